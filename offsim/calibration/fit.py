@@ -1,0 +1,47 @@
+"""From samples to figures."""
+
+from collections.abc import Sequence
+
+import numpy as np
+from scipy.optimize import nnls
+
+from offsim.calibration.schema import Figure, SizedFigure
+
+TRIM = 0.1
+"""Share of the samples cut off at each end before the mean is taken."""
+
+
+def figure(samples: Sequence[float]) -> Figure:
+    """A measured figure: the mean of the samples without the outer tenths, and their spread.
+
+    The trimmed mean and not the median, because the time of a token is a sum of many such times,
+    whose expectation is the sum of means; the trimming keeps a rare pause of the machine out.
+
+    Args:
+        samples: seconds, at least one.
+    """
+    ordered = np.sort(np.asarray(samples, float))
+    cut = int(len(ordered) * TRIM)
+    kept = ordered[cut : len(ordered) - cut]
+    p10, p90 = np.percentile(ordered, (10, 90))
+    return Figure(
+        label="MEASURED",
+        value=max(0.0, float(kept.mean())),
+        p10=max(0.0, float(p10)),
+        p90=max(0.0, float(p90)),
+        samples=len(ordered),
+    )
+
+
+def line(points: Sequence[SizedFigure]) -> tuple[float, float, float]:
+    """Fit seconds = latency + bytes / bandwidth by relative least squares, both non-negative.
+
+    Returns:
+        Latency (s), bandwidth (bytes/s), largest relative error over the points.
+    """
+    sizes = np.array([point.size for point in points], float)
+    seconds = np.array([point.seconds.value for point in points])
+    terms = np.column_stack((np.ones_like(sizes), sizes))
+    (latency, per_byte), _ = nnls(terms / seconds[:, None], np.ones_like(seconds))
+    residual = np.abs(terms @ (latency, per_byte) / seconds - 1).max()
+    return float(latency), float(1 / per_byte) if per_byte else np.inf, float(residual)

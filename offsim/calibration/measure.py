@@ -1,0 +1,93 @@
+"""Measurements that need no model run: the link, the codecs, decoding beside compute."""
+
+import time
+from collections.abc import Callable, Sequence
+
+import numpy as np
+import numpy.typing as npt
+
+from offsim.calibration.fit import figure, line
+from offsim.calibration.schema import Figure, LinkFigures, SizedFigure
+
+Bytes = npt.NDArray[np.uint8]
+COPY_SIZES = tuple(1 << power for power in range(12, 23))
+"""Bytes of the link sweep: 4 KiB to 4 MiB."""
+PACED_BYTES = 64_000
+PACES = (20e6, 40e6, 80e6, 160e6)
+"""Bytes and bytes/s of the transfers that measure by how much a paced one overshoots."""
+
+
+def timed(work: Callable[[], object], repeats: int, warm_up: int = 2) -> list[float]:
+    """Seconds of each of `repeats` calls, after some that are not counted."""
+    for _ in range(warm_up):
+        work()
+    samples = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        samples.append(time.perf_counter() - start)
+    return samples
+
+
+def measure_link(
+    copier: Callable[[float | None], Callable[[list[Bytes]], object]], repeats: int
+) -> LinkFigures:
+    """Sweep the link over sizes and paces.
+
+    Args:
+        copier: gives the copying function of a link with this pace, bytes/s, or of the plain one.
+        repeats: of each size; sizes are interleaved, so that a drift of the machine hits all.
+    """
+    arrays = {size: np.ones(size, np.uint8) for size in COPY_SIZES}
+    plain = copier(None)
+    samples: dict[int, list[float]] = {size: [] for size in COPY_SIZES}
+    for _ in range(repeats):
+        for size, array in arrays.items():
+            samples[size] += timed(lambda a=array: plain([a]), 1, warm_up=1)  # type: ignore[misc]
+    copies = [SizedFigure(size=size, seconds=figure(s)) for size, s in samples.items()]
+    latency, bandwidth, residual = line(copies)
+    overshoot = []
+    array = np.ones(PACED_BYTES, np.uint8)
+    for pace in PACES:
+        paced = copier(pace)
+        seconds = timed(lambda p=paced: p([array]), repeats)  # type: ignore[misc]
+        overshoot += [taken - PACED_BYTES / pace for taken in seconds]
+    return LinkFigures(
+        copies=copies,
+        latency_s=latency,
+        bytes_per_s=bandwidth,
+        residual=residual,
+        overshoot_s=figure(overshoot),
+    )
+
+
+def slowdown(alone: Sequence[float], beside: Sequence[float]) -> float:
+    """How many times longer something takes beside another, at least 1; medians are compared."""
+    return max(1.0, float(np.median(beside) / np.median(alone)))
+
+
+def by_size(samples: Sequence[tuple[int, float]], enough: int = 12) -> list[SizedFigure]:
+    """Group (size, seconds) samples into a table.
+
+    Neighbouring sizes are put together until each group has `enough` samples; a group stands at
+    its mean size.
+    """
+    by: dict[int, list[float]] = {}
+    for size, seconds in samples:
+        by.setdefault(size, []).append(seconds)
+    groups: list[list[tuple[int, float]]] = []
+    open_group: list[tuple[int, float]] = []
+    for size in sorted(by):
+        open_group += [(size, seconds) for seconds in by[size]]
+        if len(open_group) >= enough:
+            groups.append(open_group)
+            open_group = []
+    if open_group:
+        groups = [*groups[:-1], groups[-1] + open_group] if groups else [open_group]
+    return [
+        SizedFigure(size=round(np.mean([s for s, _ in g])), seconds=_figure_of(g)) for g in groups
+    ]
+
+
+def _figure_of(group: list[tuple[int, float]]) -> Figure:
+    return figure([seconds for _, seconds in group])

@@ -1,0 +1,209 @@
+"""The calibration file: one YAML a machine, checked on load. docs/formats.md describes it."""
+
+from datetime import date
+from typing import Annotated, Literal, Self
+
+import numpy as np
+from pydantic import BaseModel, ConfigDict, Field, model_validator
+
+from offsim.errors import InputError
+
+VERSION = 1
+Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
+Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
+
+
+class Strict(BaseModel):
+    """A part of the file; unknown fields are refused."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+
+class Figure(Strict):
+    """One number with its spread.
+
+    Attributes:
+        label: where it comes from.
+        value: the one that the model uses, s.
+        p10: a tenth of the samples are below it, s.
+        p90: a tenth are above it, s.
+        samples: how many.
+    """
+
+    label: Literal["MEASURED", "ESTIMATED"]
+    value: Seconds
+    p10: Seconds
+    p90: Seconds
+    samples: int = Field(ge=1)
+
+
+class SizedFigure(Strict):
+    """A time as a function of a size."""
+
+    size: int = Field(ge=0)
+    seconds: Figure
+
+
+class Machine(Strict):
+    """Where and with what it was measured."""
+
+    cpu: str
+    cores: int = Field(ge=1)
+    system: str
+    versions: dict[str, str]
+    measured_on: date
+
+
+class ModelFacts(Strict):
+    """The model whose experts were measured; sizes as in `offsim.model.ExpertShape`."""
+
+    name: str
+    layers: int = Field(ge=1)
+    experts: int = Field(ge=1)
+    top_k: int = Field(ge=1)
+    hidden: int = Field(ge=1)
+    width: int = Field(ge=1)
+    dtype_bytes: int = Field(ge=1, le=8)
+
+    @property
+    def expert_bytes(self) -> int:
+        """Bytes of one expert in its stored dtype."""
+        return 3 * self.hidden * self.width * self.dtype_bytes
+
+
+class LinkFigures(Strict):
+    """Host to device.
+
+    Attributes:
+        copies: seconds of one plain copy by bytes.
+        latency_s: of the fit seconds = latency + bytes / bytes_per_s.
+        bytes_per_s: of the same fit.
+        residual: largest relative error of the fit over the sweep.
+        overshoot_s: by how much a paced transfer takes longer than bytes / bandwidth.
+    """
+
+    copies: list[SizedFigure] = Field(min_length=2)
+    latency_s: Seconds
+    bytes_per_s: Positive
+    residual: float = Field(ge=0)
+    overshoot_s: Figure
+
+
+class ComputeFigures(Strict):
+    """Compute by number of tokens in the step. `size` is the number of tokens.
+
+    Attributes:
+        first: from the start of a step to the experts of layer 0: embedding, mask and dense part.
+        dense: dense part of any later layer.
+        head: from the last layer's experts to the token.
+        dispatch: cache lookup, queueing and the weighted sum of one layer.
+        expert: one expert, by the tokens that it serves.
+    """
+
+    first: list[SizedFigure] = Field(min_length=1)
+    dense: list[SizedFigure] = Field(min_length=1)
+    head: list[SizedFigure] = Field(min_length=1)
+    dispatch: list[SizedFigure] = Field(min_length=1)
+    expert: list[SizedFigure] = Field(min_length=1)
+
+
+class HandoverFigures(Strict):
+    """What threads lose when one wakes the other.
+
+    Attributes:
+        submit_s: compute's own time to ask for one load.
+        start_s: from asking to the first stage being served, worker idle.
+        between_s: from the end of a stage to the next being served, worker idle.
+        wake_s: from the end of a load to compute going on.
+    """
+
+    submit_s: Figure
+    start_s: Figure
+    between_s: Figure
+    wake_s: Figure
+
+
+class CodecFigures(Strict):
+    """One codec at one bound on all experts of the model.
+
+    Attributes:
+        codec: its name.
+        options: its options.
+        bound: absolute, unit of the weights, 0 for a lossless codec.
+        placement: where it decodes.
+        blob_bytes: [layers][experts] bytes of each expert's blob.
+        ratio: stored bytes over blob bytes, against the stored dtype, over all experts.
+        largest_error: largest |x - x'| in the stored dtype, over all experts.
+        fallbacks: matrices that had to be stored raw.
+        encode_s: one expert.
+        decode_s: one expert, on the host for a host codec, into the slot for a device codec.
+        unpack_s: from the decoded bytes in the stored dtype into the slot; host codecs only.
+        compute_slowdown: how many times longer compute takes while this codec decodes, >= 1.
+        decode_slowdown: how many times longer decoding takes while compute runs, >= 1.
+    """
+
+    codec: str
+    options: dict[str, str]
+    bound: float = Field(ge=0, allow_inf_nan=False)
+    placement: Literal["host", "device"]
+    blob_bytes: list[list[int]]
+    ratio: Positive
+    largest_error: float = Field(ge=0, allow_inf_nan=False)
+    fallbacks: int = Field(ge=0)
+    encode_s: Figure
+    decode_s: Figure
+    unpack_s: Figure | None = None
+    compute_slowdown: float = Field(ge=1, allow_inf_nan=False)
+    decode_slowdown: float = Field(ge=1, allow_inf_nan=False)
+
+    @model_validator(mode="after")
+    def _host_codecs_unpack(self) -> Self:
+        if (self.placement == "host") != (self.unpack_s is not None):
+            raise ValueError("unpack_s is given for host codecs and for no other")
+        return self
+
+
+class Calibration(Strict):
+    """Everything that the simulator knows of a machine."""
+
+    format: Literal["offsim-calibration"] = "offsim-calibration"
+    version: Literal[1] = VERSION
+    machine: Machine
+    model: ModelFacts
+    link: LinkFigures
+    compute: ComputeFigures
+    handover: HandoverFigures
+    codecs: list[CodecFigures] = Field(min_length=1)
+
+    @model_validator(mode="after")
+    def _one_size_an_expert(self) -> Self:
+        shape = (self.model.layers, self.model.experts)
+        for codec in self.codecs:
+            rows = {len(row) for row in codec.blob_bytes}
+            if (len(codec.blob_bytes), *rows) != shape:
+                raise ValueError(f"{codec.codec}: blob_bytes is not {shape[0]} x {shape[1]}")
+        return self
+
+    def codec(self, name: str, bound: float) -> CodecFigures:
+        """The figures of a codec at a bound.
+
+        Raises:
+            InputError: it was not calibrated.
+        """
+        for figures in self.codecs:
+            if figures.codec == name and np.isclose(figures.bound, bound, rtol=1e-9, atol=0):
+                return figures
+        known = ", ".join(f"{f.codec} {f.bound:g}" if f.bound else f.codec for f in self.codecs)
+        raise InputError(
+            f"{name} at bound {bound:g} is not in the calibration (it has {known}); "
+            "calibrate with this codec and bound"
+        )
+
+
+def at_size(table: list[SizedFigure], size: int) -> float:
+    """Seconds at a size, linear between the measured ones, proportional beyond the largest."""
+    sizes = [point.size for point in table]
+    seconds = [point.seconds.value for point in table]
+    if size > sizes[-1] > 0:
+        return seconds[-1] * size / sizes[-1]
+    return float(np.interp(size, sizes, seconds))

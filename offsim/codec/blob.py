@@ -1,0 +1,120 @@
+"""The container of one compressed tensor: self-describing and checked before it is decoded.
+
+    magic "OFSB" | version u16 | header bytes u32 | header CRC-32 u32 | header (JSON) | payload
+
+All numbers are little-endian. The header names the codec and its options, the dtype and the shape
+of the tensor, the bound asked for and the one given to the codec, and the size and CRC-32 of the
+payload.
+"""
+
+import json
+import math
+import struct
+import zlib
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from offsim.codec.base import Buffer
+from offsim.errors import CodecError
+from offsim.files import first_problem
+
+MAGIC = b"OFSB"
+VERSION = 1
+PREFIX = struct.Struct("<4sHII")
+DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "f32": torch.float32}
+DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
+
+
+class Header(BaseModel):
+    """The JSON part of a blob.
+
+    Attributes:
+        codec: its name.
+        options: its options.
+        dtype: stored dtype, a key of DTYPES.
+        shape: of the tensor.
+        bound: largest error allowed in the stored dtype, in the unit of the weights.
+        codec_bound: the bound that the codec was given, at most `bound` up to rounding.
+        payload_bytes: size of the payload.
+        payload_crc32: its checksum.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    codec: str
+    options: dict[str, str]
+    dtype: str = Field(pattern="^(bf16|fp16|f32)$")
+    shape: tuple[int, ...] = Field(max_length=8)
+    bound: float = Field(ge=0, allow_inf_nan=False)
+    codec_bound: float = Field(ge=0, allow_inf_nan=False)
+    payload_bytes: int = Field(ge=0)
+    payload_crc32: int = Field(ge=0, lt=1 << 32)
+
+
+@dataclass(frozen=True, slots=True)
+class Blob:
+    """One compressed tensor. `header.payload_crc32` is that of `payload`."""
+
+    header: Header
+    payload: Buffer
+
+    @classmethod
+    def of(cls, payload: Buffer, **header: Any) -> "Blob":
+        """A blob of a payload, with its size and checksum put into the header."""
+        sizes = {"payload_bytes": len(payload), "payload_crc32": zlib.crc32(payload)}
+        return cls(Header(**header, **sizes), payload)
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes that move and that ratios count: the payload (a header has about 200 more)."""
+        return len(self.payload)
+
+    @property
+    def count(self) -> int:
+        """Values in the tensor."""
+        return math.prod(self.header.shape)
+
+    @property
+    def torch_dtype(self) -> torch.dtype:
+        """The stored dtype."""
+        return DTYPES[self.header.dtype]
+
+    @property
+    def ratio(self) -> float:
+        """Stored bytes over payload bytes (against the stored dtype); infinite for an empty one."""
+        return self.count * self.torch_dtype.itemsize / len(self.payload) if self.payload else math.inf
+
+    def to_bytes(self) -> bytes:
+        """The container."""
+        header = json.dumps(self.header.model_dump(mode="json"), sort_keys=True).encode()
+        prefix = PREFIX.pack(MAGIC, VERSION, len(header), zlib.crc32(header))
+        return prefix + header + bytes(self.payload)
+
+    @classmethod
+    def from_bytes(cls, data: bytes) -> "Blob":
+        """Read a container; nothing is decoded before both checksums hold.
+
+        Raises:
+            CodecError: not a blob, another version, cut, or damaged.
+        """
+        if len(data) < PREFIX.size or data[:4] != MAGIC:
+            raise CodecError("not an offsim blob: the magic bytes are missing")
+        _, version, length, checksum = PREFIX.unpack_from(data)
+        if version != VERSION:
+            raise CodecError(f"blob of version {version}; this offsim reads version {VERSION}")
+        text = data[PREFIX.size : PREFIX.size + length]
+        payload = data[PREFIX.size + length :]
+        if len(text) != length or zlib.crc32(text) != checksum:
+            raise CodecError("the header of the blob is damaged")
+        try:
+            header = Header.model_validate_json(text)
+        except ValidationError as error:
+            raise CodecError(f"the header of the blob: {first_problem(error)}") from error
+        if header.payload_bytes != len(payload) or header.payload_crc32 != zlib.crc32(payload):
+            raise CodecError("the payload of the blob is damaged")
+        if min(header.shape, default=0) < 0:
+            raise CodecError(f"the blob has the shape {header.shape}")
+        return cls(header, payload)

@@ -1,0 +1,156 @@
+"""The experts of a model: where they are, how large they are, what they compute."""
+
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+
+import torch
+from transformers import PreTrainedModel
+
+from offsim.errors import InputError
+
+MATRICES = ("gate", "up", "down")
+"""The weights of one expert, in the order in which they are stored."""
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertShape:
+    """How the experts of a model are laid out.
+
+    Attributes:
+        layers: MoE layers.
+        experts: experts a layer.
+        hidden: width of the residual stream.
+        width: width inside an expert.
+        dtype_bytes: bytes of one stored weight (2 for bf16).
+    """
+
+    layers: int
+    experts: int
+    hidden: int
+    width: int
+    dtype_bytes: int = 2
+
+    @property
+    def values(self) -> int:
+        """Weights of one expert."""
+        return 3 * self.hidden * self.width
+
+    @property
+    def bytes(self) -> int:
+        """Bytes of one expert in its stored dtype."""
+        return self.values * self.dtype_bytes
+
+
+def expert_modules(model: PreTrainedModel) -> list[torch.nn.Module]:
+    """The experts module of each MoE layer, in layer order.
+
+    Raises:
+        InputError: the model has none that offsim can drive.
+    """
+    found = [m for m in model.modules() if hasattr(m, "gate_up_proj") and hasattr(m, "down_proj")]
+    found = [m for m in found if m.gate_up_proj.ndim == 3]
+    if not found:
+        name = type(model).__name__
+        raise InputError(f"{name} has no fused experts (gate_up_proj [experts, 2 width, hidden])")
+    return found
+
+
+def shape_of(model: PreTrainedModel, dtype_bytes: int = 2) -> ExpertShape:
+    """Layout of a model's experts; every MoE layer must have the same."""
+    modules = expert_modules(model)
+    shapes = {tuple(m.down_proj.shape) for m in modules}  # type: ignore[union-attr]
+    if len(shapes) != 1:
+        raise InputError(f"{type(model).__name__}: layers with different experts {sorted(shapes)}")
+    experts, hidden, width = shapes.pop()
+    return ExpertShape(len(modules), experts, hidden, width, dtype_bytes)
+
+
+def matrices_of(module: torch.nn.Module, expert: int) -> tuple[torch.Tensor, ...]:
+    """Gate [width, hidden], up [width, hidden] and down [hidden, width] of one expert, as views."""
+    fused: torch.Tensor = module.gate_up_proj[expert]  # type: ignore[index, assignment]
+    gate, up = fused.detach().chunk(2)
+    down: torch.Tensor = module.down_proj[expert]  # type: ignore[index, assignment]
+    return gate, up, down.detach()
+
+
+@torch.no_grad()
+def change_experts(
+    model: PreTrainedModel, change: Callable[[int, int, int, torch.Tensor], torch.Tensor]
+) -> None:
+    """Overwrite every expert matrix with `change(layer, expert, matrix, weights)`.
+
+    Args:
+        model: changed in place.
+        change: gets the indices (matrix 0..2 as in MATRICES) and the weights; returns the same
+            shape.
+    """
+    for layer, module in enumerate(expert_modules(model)):
+        for expert in range(shape_of(model).experts):
+            for index, weights in enumerate(matrices_of(module, expert)):
+                weights.copy_(change(layer, expert, index, weights))
+
+
+@dataclass(frozen=True, slots=True)
+class ExpertWeights:
+    """One expert ready to compute.
+
+    Attributes:
+        gate_up: [2 width, hidden], gate first.
+        down: [hidden, width].
+    """
+
+    gate_up: torch.Tensor
+    down: torch.Tensor
+
+    @classmethod
+    def over(cls, flat: torch.Tensor, shape: ExpertShape) -> "ExpertWeights":
+        """Views on one flat slot [3 * width * hidden]: gate, up, down one after the other."""
+        border = 2 * shape.width * shape.hidden
+        return cls(
+            flat[:border].view(2 * shape.width, shape.hidden),
+            flat[border:].view(shape.hidden, shape.width),
+        )
+
+    def __call__(self, hidden: torch.Tensor) -> torch.Tensor:
+        """SwiGLU feed-forward of hidden states [tokens, hidden]; same shape out."""
+        gate, up = torch.nn.functional.linear(hidden, self.gate_up).chunk(2, dim=-1)
+        return torch.nn.functional.linear(torch.nn.functional.silu(gate) * up, self.down)
+
+
+def distinct(ids: Sequence[Sequence[int]]) -> list[int]:
+    """Distinct experts of a step in router order: by token, then by slot."""
+    return list(dict.fromkeys(expert for row in ids for expert in row))
+
+
+def mixed(
+    hidden: torch.Tensor,
+    ids: torch.Tensor,
+    weights: torch.Tensor,
+    ready: Iterable[tuple[int, ExpertWeights]],
+) -> torch.Tensor:
+    """The output of an MoE layer, with the experts run in the order in which they come.
+
+    Each expert writes into its own place and the sum over the top-k is taken once, at the end, so
+    the result does not depend on the order: a run with offloaded experts gives the same bits as
+    one with resident experts.
+
+    Args:
+        hidden: [tokens, hidden].
+        ids: [tokens, top_k] int64, the router's choice.
+        weights: [tokens, top_k], its weights.
+        ready: each distinct expert once, with its weights.
+
+    Returns:
+        [tokens, hidden].
+    """
+    tokens, top_k = ids.shape
+    parts = hidden.new_empty(tokens, top_k, hidden.shape[-1])
+    if tokens == 1:
+        slots = {expert: slot for slot, expert in enumerate(ids[0].tolist())}
+        for expert, ffn in ready:
+            parts[0, slots[expert]] = ffn(hidden)[0]
+    else:
+        for expert, ffn in ready:
+            token, slot = torch.where(ids == expert)
+            parts[token, slot] = ffn(hidden[token])
+    return (parts * weights.unsqueeze(-1)).sum(1)

@@ -1,0 +1,45 @@
+"""The greedy loop that recorder and runtime share, so that both make the same steps."""
+
+from collections.abc import Callable, Sequence
+
+import torch
+from transformers import DynamicCache, PreTrainedModel
+
+Observer = Callable[[int], None]
+"""Called with the index of a pass: just before it, or just after its token is known."""
+
+
+def _ignore(_: int) -> None:
+    pass
+
+
+@torch.inference_mode()
+def greedy_tokens(
+    model: PreTrainedModel,
+    prompt: Sequence[int],
+    count: int,
+    before: Observer = _ignore,
+    after: Observer = _ignore,
+) -> list[int]:
+    """Write tokens after a prompt, greedily, one forward pass at a time.
+
+    The prompt is one pass, which gives the first token; each further token is a pass over the one
+    before it. So `count` tokens take `count` passes, and the last token is not computed on.
+
+    Args:
+        model: causal language model.
+        prompt: ids, at least one.
+        count: tokens to write; the end-of-text token does not stop it.
+        before: told the index of each pass before it starts.
+        after: told it when its token is known.
+    """
+    cache = DynamicCache(config=model.config)
+    ids = torch.tensor([list(prompt)])
+    written: list[int] = []
+    for step in range(count):
+        before(step)
+        out = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
+        written.append(int(out.logits[0, -1].argmax()))
+        after(step)
+        ids = torch.tensor([[written[-1]]])
+    return written

@@ -1,0 +1,29 @@
+"""A policy: everything that a designer decides."""
+
+from pydantic import BaseModel, ConfigDict, Field
+
+
+class Policy(BaseModel):
+    """How experts are stored and kept.
+
+    Attributes:
+        codec: name of the codec in which host memory holds the experts.
+        bound: absolute error bound in the unit of the weights, in the stored dtype; 0 for `raw`.
+        cache: name of the cache.
+        slots: experts that each layer can keep on the device.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    codec: str = "raw"
+    bound: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    cache: str = "lru"
+    slots: int = Field(default=4, ge=0)
+
+    @property
+    def storage(self) -> str:
+        """Codec and bound as one short text, such as `cuszp 1e-03`."""
+        return f"{self.codec} {self.bound:.0e}" if self.bound else self.codec
+
+    def __str__(self) -> str:
+        return f"{self.storage}, {self.cache} {self.slots}"

@@ -1,0 +1,78 @@
+"""Worker threads and the cores that they and compute run on."""
+
+import os
+import threading
+import time
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from queue import SimpleQueue
+from typing import Generic, TypeVar
+
+import torch
+
+Job = TypeVar("Job")
+
+
+def cores() -> tuple[set[int], set[int]]:
+    """Cores for compute and for the workers: one and the others, or both the only one there is."""
+    available = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+    return set(available[:1]), set(available[1:]) or set(available)
+
+
+def pin(to: set[int]) -> None:
+    """Bind the calling thread to cores, where the system can."""
+    if to and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(threading.get_native_id(), to)
+
+
+@contextmanager
+def single_compute_thread() -> Iterator[None]:
+    """Within the block, the calling thread computes alone on its own core."""
+    threads = torch.get_num_threads()
+    before = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else set()
+    torch.set_num_threads(1)
+    pin(cores()[0])
+    try:
+        yield
+    finally:
+        pin(before)
+        torch.set_num_threads(threads)
+
+
+class Worker(threading.Thread, Generic[Job]):
+    """A thread that serves one job at a time in order of arrival.
+
+    Args:
+        name: of the thread.
+        serve: does a job; gets the job and the time at which it was taken, s.
+        failed: told of a job whose `serve` raised.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        serve: Callable[[Job, float], None],
+        failed: Callable[[Job, Exception], None],
+    ) -> None:
+        super().__init__(name=f"offsim {name}", daemon=True)
+        self._serve, self._failed = serve, failed
+        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self.start()
+
+    def put(self, job: Job) -> None:
+        """Queue a job."""
+        self._jobs.put(job)
+
+    def stop(self) -> None:
+        """End the thread after the jobs that are queued, and wait for it."""
+        self._jobs.put(None)
+        self.join()
+
+    def run(self) -> None:
+        """Serve until stopped."""
+        pin(cores()[1])
+        while (job := self._jobs.get()) is not None:
+            try:
+                self._serve(job, time.perf_counter())
+            except Exception as error:  # reported to the thread that waits for the job
+                self._failed(job, error)

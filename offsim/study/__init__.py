@@ -1,0 +1,1 @@
+"""Experiments over the floors below: calibrate, check, and the whole study."""

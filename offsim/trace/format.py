@@ -1,0 +1,151 @@
+"""The trace file: safetensors arrays with JSON metadata, described in docs/formats.md."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import numpy.typing as npt
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+from safetensors import SafetensorError, safe_open
+from safetensors.numpy import save_file
+
+from offsim.errors import FormatError, InputError
+from offsim.files import first_problem, replacing
+
+VERSION = 1
+PREFILL, DECODE = 0, 1
+DTYPES = {
+    "experts": np.uint16,
+    "weights": np.float16,
+    "request": np.int32,
+    "position": np.int32,
+    "phase": np.uint8,
+}
+
+
+class TraceInfo(BaseModel):
+    """The metadata of a trace.
+
+    Attributes:
+        version: of the format.
+        model: whose router it is.
+        experts_per_layer: how many a layer has; ids are below it.
+        source: where the trace comes from, in words.
+        codec: of the experts that the recorded model computed with.
+        bound: their absolute error bound, 0 for none.
+    """
+
+    model_config = ConfigDict(extra="forbid", frozen=True)
+
+    version: int = Field(default=VERSION, ge=1, le=VERSION)
+    model: str
+    experts_per_layer: int = Field(ge=1, le=65536)
+    source: str
+    codec: str = "raw"
+    bound: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+
+
+class Trace:
+    """Router decisions, a row a token, in the order in which the tokens were computed.
+
+    Attributes:
+        info: metadata.
+        experts: [tokens, layers, top_k] uint16, ids in the router's order.
+        weights: [tokens, layers, top_k] float16, the router's weights, 0..1.
+        request: [tokens] int32, not falling.
+        position: [tokens] int32, place in the request's sequence, from 0, rising by 1.
+        phase: [tokens] uint8, 0 prefill, 1 decode; within a request prefill comes first.
+
+    Raises:
+        FormatError: the arrays do not fit together.
+    """
+
+    def __init__(self, info: TraceInfo, **arrays: npt.NDArray[Any]) -> None:
+        self.info = info
+        self.experts: npt.NDArray[np.uint16] = arrays["experts"]
+        self.weights: npt.NDArray[np.float16] = arrays["weights"]
+        self.request: npt.NDArray[np.int32] = arrays["request"]
+        self.position: npt.NDArray[np.int32] = arrays["position"]
+        self.phase: npt.NDArray[np.uint8] = arrays["phase"]
+        self._check()
+
+    def arrays(self) -> dict[str, npt.NDArray[Any]]:
+        """The arrays by their names in the file."""
+        return {name: getattr(self, name) for name in DTYPES}
+
+    @property
+    def tokens(self) -> int:
+        """Tokens recorded."""
+        return len(self.experts)
+
+    @property
+    def layers(self) -> int:
+        """MoE layers."""
+        return int(self.experts.shape[1])
+
+    @property
+    def top_k(self) -> int:
+        """Experts a token and layer."""
+        return int(self.experts.shape[2])
+
+    def _check(self) -> None:
+        for name, dtype in DTYPES.items():
+            if getattr(self, name).dtype != dtype:
+                raise FormatError(f"trace: {name} is {getattr(self, name).dtype}, not {dtype}")
+        if self.experts.ndim != 3 or not self.experts.size:
+            raise FormatError(f"trace: experts has the shape {self.experts.shape}, not 3 dimensions")
+        if self.weights.shape != self.experts.shape:
+            raise FormatError(f"trace: weights has the shape {self.weights.shape}, not of experts")
+        for name in ("request", "position", "phase"):
+            if getattr(self, name).shape != (self.tokens,):
+                raise FormatError(f"trace: {name} does not have one value a token")
+        limit = self.info.experts_per_layer
+        if int(self.experts.max()) >= limit:
+            raise FormatError(f"trace: expert {self.experts.max()} of a layer that has {limit}")
+        ordered = np.sort(self.experts, axis=2)
+        if (ordered[:, :, 1:] == ordered[:, :, :-1]).any():
+            raise FormatError("trace: a token takes the same expert twice in one layer")
+        if int(self.phase.max()) > DECODE:
+            raise FormatError(f"trace: phase {self.phase.max()}; it is 0 (prefill) or 1 (decode)")
+        same = self.request[1:] == self.request[:-1]
+        if (np.diff(self.request) < 0).any() or (np.diff(self.position)[same] != 1).any():
+            raise FormatError("trace: tokens are not in order of request and position")
+        if (self.phase[1:] < self.phase[:-1])[same].any():
+            raise FormatError("trace: a request has prefill tokens after decode tokens")
+
+
+def save_trace(trace: Trace, path: Path) -> None:
+    """Write a trace, whole or not at all."""
+    metadata = {"offsim-trace": trace.info.model_dump_json()}
+    with replacing(path) as partial:
+        arrays = {name: np.ascontiguousarray(array) for name, array in trace.arrays().items()}
+        save_file(arrays, partial, metadata)
+
+
+def load_trace(path: Path) -> Trace:
+    """Read and check a trace.
+
+    Raises:
+        InputError: there is no such file.
+        FormatError: it is not a trace, is cut, or its arrays do not fit together.
+    """
+    if not path.is_file():
+        raise InputError(f"{path}: no such trace file")
+    try:
+        with safe_open(path, framework="numpy") as file:
+            text = (file.metadata() or {}).get("offsim-trace")
+            if text is None:
+                raise FormatError(f"{path}: not an offsim trace (no offsim-trace metadata)")
+            missing = set(DTYPES) - set(file.keys())
+            if missing:
+                raise FormatError(f"{path}: the trace lacks {', '.join(sorted(missing))}")
+            arrays = {name: file.get_tensor(name) for name in DTYPES}
+        return Trace(TraceInfo.model_validate(json.loads(text)), **arrays)
+    except SafetensorError as error:
+        raise FormatError(f"{path}: not a whole safetensors file ({error})") from error
+    except ValidationError as error:
+        raise FormatError(f"{path}: trace metadata: {first_problem(error)}") from error
+    except (FormatError, json.JSONDecodeError) as error:
+        message = str(error)
+        raise FormatError(message if str(path) in message else f"{path}: {message}") from error
