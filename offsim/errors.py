@@ -4,7 +4,7 @@
     ├── InputError          what the user gave cannot be used: one sentence, exit code 2
     │   └── FormatError     a file is not what it claims to be (version, schema, truncated)
     ├── CodecError          a tensor cannot be encoded, or a blob cannot be decoded
-    └── RuntimeFault        a real run failed (a worker died, a decode failed)
+    └── RunError            a real run failed (a worker died, a decode failed)
 
 The message is one sentence that names the file or field, the value and the remedy.
 """
@@ -26,5 +26,5 @@ class CodecError(OffsimError):
     """A tensor cannot be encoded under its bound, or a blob cannot be decoded."""
 
 
-class RuntimeFault(OffsimError):
+class RunError(OffsimError):
     """A real run failed: a worker died or a decode went wrong."""

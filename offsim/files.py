@@ -33,6 +33,17 @@ def replacing(path: Path) -> Iterator[Path]:
         partial.unlink(missing_ok=True)
 
 
+def check_writable(folder: Path) -> None:
+    """Make a folder and try to write into it, before long work whose result would go there.
+
+    Raises:
+        InputError: it cannot be made or written.
+    """
+    with replacing(folder / ".offsim") as partial:
+        partial.touch()
+    (folder / ".offsim").unlink()
+
+
 def write_text(path: Path, text: str) -> None:
     """Write a UTF-8 text file whole or not at all."""
     with replacing(path) as partial:

@@ -89,6 +89,18 @@ class LinkFigures(Strict):
     overshoot_s: Figure
 
 
+class CoolingPoint(Strict):
+    """What compute loses because it stood idle: its caches hold other things by then.
+
+    Attributes:
+        idle_s: how long it stood idle.
+        extra: how much longer the next piece of work takes, s.
+    """
+
+    idle_s: Seconds
+    extra: Figure
+
+
 class ComputeFigures(Strict):
     """Compute by number of tokens in the step. `size` is the number of tokens.
 
@@ -98,6 +110,8 @@ class ComputeFigures(Strict):
         head: from the last layer's experts to the token.
         dispatch: cache lookup, queueing and the weighted sum of one layer.
         expert: one expert, by the tokens that it serves.
+        dense_cooling: for the dense part, by the idle time in the layer before it.
+        expert_cooling: for an expert that was waited for, by the length of that wait.
     """
 
     first: list[SizedFigure] = Field(min_length=1)
@@ -105,6 +119,8 @@ class ComputeFigures(Strict):
     head: list[SizedFigure] = Field(min_length=1)
     dispatch: list[SizedFigure] = Field(min_length=1)
     expert: list[SizedFigure] = Field(min_length=1)
+    dense_cooling: list[CoolingPoint] = Field(default_factory=list)
+    expert_cooling: list[CoolingPoint] = Field(default_factory=list)
 
 
 class HandoverFigures(Strict):
@@ -167,7 +183,7 @@ class Calibration(Strict):
     """Everything that the simulator knows of a machine."""
 
     format: Literal["offsim-calibration"] = "offsim-calibration"
-    version: Literal[1] = VERSION
+    version: int = Field(default=VERSION, ge=VERSION, le=VERSION)
     machine: Machine
     model: ModelFacts
     link: LinkFigures
@@ -198,6 +214,13 @@ class Calibration(Strict):
             f"{name} at bound {bound:g} is not in the calibration (it has {known}); "
             "calibrate with this codec and bound"
         )
+
+
+def extra_after(cooling: list[CoolingPoint], idle_s: float) -> float:
+    """Seconds lost after an idle time: linear from (0, 0) through the points, then constant."""
+    idle = [0.0, *(point.idle_s for point in cooling)]
+    extra = [0.0, *(point.extra.value for point in cooling)]
+    return float(np.interp(idle_s, idle, extra))
 
 
 def at_size(table: list[SizedFigure], size: int) -> float:

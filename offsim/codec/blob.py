@@ -64,8 +64,8 @@ class Blob:
     @classmethod
     def of(cls, payload: Buffer, **header: Any) -> "Blob":
         """A blob of a payload, with its size and checksum put into the header."""
-        sizes = {"payload_bytes": len(payload), "payload_crc32": zlib.crc32(payload)}
-        return cls(Header(**header, **sizes), payload)
+        header["payload_bytes"], header["payload_crc32"] = len(payload), zlib.crc32(payload)
+        return cls(Header(**header), payload)
 
     @property
     def nbytes(self) -> int:
@@ -84,8 +84,9 @@ class Blob:
 
     @property
     def ratio(self) -> float:
-        """Stored bytes over payload bytes (against the stored dtype); infinite for an empty one."""
-        return self.count * self.torch_dtype.itemsize / len(self.payload) if self.payload else math.inf
+        """Stored bytes (of the stored dtype) over payload bytes; infinite for an empty payload."""
+        stored = self.count * self.torch_dtype.itemsize
+        return stored / self.nbytes if self.nbytes else math.inf
 
     def to_bytes(self) -> bytes:
         """The container."""

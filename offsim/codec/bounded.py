@@ -87,7 +87,7 @@ def check_bound(bound: float) -> None:
 
 
 def largest_error(before: torch.Tensor, after: torch.Tensor) -> float:
-    """max |x - x'| of two tensors of one shape, in float64; 0 for empty ones."""
+    """Largest |x - x'| of two tensors of one shape, in float64; 0 for empty ones."""
     if not before.numel():
         return 0.0
     return float((before.double() - after.double()).abs().max())

@@ -9,9 +9,9 @@ import numpy.typing as npt
 
 _BYTE = np.arange(256, dtype=np.uint64)[:, None]
 # Row b spreads the bits of byte b over eight byte lanes, most significant bit in the lowest lane.
-LANES = (((_BYTE >> np.arange(7, -1, -1, dtype=np.uint64)) & 1) << (
-    8 * np.arange(8, dtype=np.uint64)
-)).sum(axis=1, dtype=np.uint64)
+LANES = (
+    ((_BYTE >> np.arange(7, -1, -1, dtype=np.uint64)) & 1) << (8 * np.arange(8, dtype=np.uint64))
+).sum(axis=1, dtype=np.uint64)
 
 
 @numba.njit(nogil=True, cache=True)

@@ -32,9 +32,9 @@ class ExpertBlob:
         """The payloads, as read-only arrays [bytes] uint8 without a copy."""
         return [np.frombuffer(blob.payload, np.uint8) for blob in self.blobs]
 
-    def decoded(self) -> list[torch.Tensor]:
-        """Gate, up and down in their stored dtype."""
-        return [decode(blob) for blob in self.blobs]
+    def decoded(self, matrix: int) -> torch.Tensor:
+        """One matrix (0 gate, 1 up, 2 down) in its stored dtype and shape."""
+        return decode(self.blobs[matrix])
 
 
 def encode_expert(matrices: Sequence[torch.Tensor], codec: Codec, bound: float) -> ExpertBlob:

@@ -1,1 +1,1 @@
-"""What is offloaded: the experts of a model, their shape, and the one hook through which they run."""
+"""What is offloaded: the experts of a model, their shape, and the hook through which they run."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from typing import Protocol, cast
 
 import torch
 from transformers import PreTrainedModel
@@ -41,14 +42,27 @@ class ExpertShape:
         return self.values * self.dtype_bytes
 
 
-def expert_modules(model: PreTrainedModel) -> list[torch.nn.Module]:
+class ExpertsModule(Protocol):
+    """What transformers keeps for the experts of one layer.
+
+    Attributes:
+        gate_up_proj: [experts, 2 width, hidden].
+        down_proj: [experts, hidden, width].
+    """
+
+    gate_up_proj: torch.Tensor
+    down_proj: torch.Tensor
+
+
+def expert_modules(model: PreTrainedModel) -> list[ExpertsModule]:
     """The experts module of each MoE layer, in layer order.
 
     Raises:
         InputError: the model has none that offsim can drive.
     """
-    found = [m for m in model.modules() if hasattr(m, "gate_up_proj") and hasattr(m, "down_proj")]
-    found = [m for m in found if m.gate_up_proj.ndim == 3]
+    candidates = [m for m in model.modules() if hasattr(m, "gate_up_proj")]
+    experts = cast(list[ExpertsModule], [m for m in candidates if hasattr(m, "down_proj")])
+    found = [m for m in experts if m.gate_up_proj.ndim == 3]
     if not found:
         name = type(model).__name__
         raise InputError(f"{name} has no fused experts (gate_up_proj [experts, 2 width, hidden])")
@@ -58,19 +72,17 @@ def expert_modules(model: PreTrainedModel) -> list[torch.nn.Module]:
 def shape_of(model: PreTrainedModel, dtype_bytes: int = 2) -> ExpertShape:
     """Layout of a model's experts; every MoE layer must have the same."""
     modules = expert_modules(model)
-    shapes = {tuple(m.down_proj.shape) for m in modules}  # type: ignore[union-attr]
+    shapes = {tuple(m.down_proj.shape) for m in modules}
     if len(shapes) != 1:
         raise InputError(f"{type(model).__name__}: layers with different experts {sorted(shapes)}")
     experts, hidden, width = shapes.pop()
     return ExpertShape(len(modules), experts, hidden, width, dtype_bytes)
 
 
-def matrices_of(module: torch.nn.Module, expert: int) -> tuple[torch.Tensor, ...]:
+def matrices_of(module: ExpertsModule, expert: int) -> tuple[torch.Tensor, ...]:
     """Gate [width, hidden], up [width, hidden] and down [hidden, width] of one expert, as views."""
-    fused: torch.Tensor = module.gate_up_proj[expert]  # type: ignore[index, assignment]
-    gate, up = fused.detach().chunk(2)
-    down: torch.Tensor = module.down_proj[expert]  # type: ignore[index, assignment]
-    return gate, up, down.detach()
+    gate, up = module.gate_up_proj[expert].detach().chunk(2)
+    return gate, up, module.down_proj[expert].detach()
 
 
 @torch.no_grad()

@@ -7,7 +7,7 @@ step. offsim registers one function, which passes the call on to the handler of 
 
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import Protocol
+from typing import Protocol, cast
 
 import torch
 from transformers import PreTrainedModel
@@ -30,8 +30,8 @@ class Handler(Protocol):
 def _dispatch(
     module: torch.nn.Module, hidden: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor
 ) -> torch.Tensor:
-    layer, handler = module.offsim  # type: ignore[misc]
-    return handler(layer, hidden, ids, weights)  # type: ignore[operator, no-any-return]
+    layer, handler = cast(tuple[int, Handler], module.offsim)
+    return handler(layer, hidden, ids, weights)
 
 
 ALL_EXPERTS_FUNCTIONS.register(NAME, _dispatch)
@@ -43,14 +43,14 @@ def handled(model: PreTrainedModel, handler: Handler) -> Iterator[None]:
     before = model.config._experts_implementation
     modules = expert_modules(model)
     for layer, module in enumerate(modules):
-        module.offsim = (layer, handler)  # type: ignore[assignment]
+        setattr(module, NAME, (layer, handler))
     model.set_experts_implementation(NAME)
     try:
         yield
     finally:
         model.set_experts_implementation(before)
         for module in modules:
-            del module.offsim
+            delattr(module, NAME)
 
 
 class Resident:
@@ -59,8 +59,8 @@ class Resident:
     def __init__(self, model: PreTrainedModel) -> None:
         self.experts = [
             [
-                ExpertWeights(module.gate_up_proj[e].detach(), module.down_proj[e].detach())  # type: ignore[index]
-                for e in range(module.down_proj.shape[0])  # type: ignore[union-attr]
+                ExpertWeights(module.gate_up_proj[e].detach(), module.down_proj[e].detach())
+                for e in range(len(module.down_proj))
             ]
             for module in expert_modules(model)
         ]

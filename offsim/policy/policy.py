@@ -21,6 +21,11 @@ class Policy(BaseModel):
     slots: int = Field(default=4, ge=0)
 
     @property
+    def key(self) -> tuple[str, float]:
+        """Codec and bound: what decides the bytes of an expert."""
+        return self.codec, self.bound
+
+    @property
     def storage(self) -> str:
         """Codec and bound as one short text, such as `cuszp 1e-03`."""
         return f"{self.codec} {self.bound:.0e}" if self.bound else self.codec

@@ -66,7 +66,7 @@ def metrics_of(record: RunRecord) -> Metrics:
         if len(steps) > 1
     ]
     decode_steps = [step for step in record.steps if step.phase == DECODE]
-    stall = {stage: 0.0 for stage in (*STAGES, "hand-over")}
+    stall = dict.fromkeys((*STAGES, "hand-over"), 0.0)
     for step in decode_steps:
         for wait in step.waits:
             for stage, seconds in split_wait(wait).items():

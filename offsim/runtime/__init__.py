@@ -1,4 +1,4 @@
-"""The real run: experts compressed in host memory, a paced link, decoders, and slots to compute in."""
+"""The real run: experts as blobs in host memory, a paced link, decoders, slots to compute in."""
 
 from offsim.runtime.run import Run, run_offloaded
 from offsim.runtime.store import ExpertStore

@@ -8,7 +8,7 @@ import torch
 
 from offsim.codec import Blob, decode
 from offsim.codec.expert import ExpertBlob
-from offsim.errors import RuntimeFault
+from offsim.errors import RunError
 from offsim.record import Load, Span
 from offsim.record.events import Stage
 from offsim.runtime.link import Bytes, Link
@@ -66,15 +66,15 @@ class Pipeline:
         """The next job that is done, in the order in which they became ready.
 
         Raises:
-            RuntimeFault: a stage failed, or nothing came within PATIENCE_S.
+            RunError: a stage failed, or nothing came within PATIENCE_S.
         """
         try:
             job = self.ready.get(timeout=PATIENCE_S)
         except Empty:
-            raise RuntimeFault(f"no expert arrived within {PATIENCE_S:.0f} s") from None
+            raise RunError(f"no expert arrived within {PATIENCE_S:.0f} s") from None
         if job.error is not None:
             place = f"expert {job.load.expert} of layer {job.load.layer}"
-            raise RuntimeFault(f"loading {place} failed: {job.error}") from job.error
+            raise RunError(f"loading {place} failed: {job.error}") from job.error
         return job
 
     def close(self) -> None:
@@ -90,7 +90,8 @@ class Pipeline:
         self.ready.put(job)
 
     def _host_decode(self, job: Job, start: float) -> None:
-        job.parts = [w.view(-1).view(torch.uint8).numpy() for w in job.blob.decoded()]
+        matrices = [job.blob.decoded(number).view(-1) for number in range(len(job.blob.blobs))]
+        job.parts = [weights.view(torch.uint8).numpy() for weights in matrices]
         self._done(job, "host decode", start)
         self._middle.put(job)
 

@@ -15,9 +15,9 @@ from offsim.policy.cache import FREE, STAGED, Decision, ExpertCache
 from offsim.policy.policy import Policy
 from offsim.policy.registry import cache_named
 from offsim.record import RunRecord, StepRecord, Wait
+from offsim.record.times import LayerTimes, StepTimes
 from offsim.runtime.link import Link
 from offsim.runtime.pipeline import Pipeline
-from offsim.record.times import LayerTimes, StepTimes
 from offsim.runtime.store import ExpertStore
 from offsim.runtime.threads import single_compute_thread
 from offsim.trace import DECODE, PREFILL
@@ -156,7 +156,7 @@ def run_offloaded(
         progress: called after each step.
 
     Raises:
-        RuntimeFault: a load failed.
+        RunError: a load failed.
     """
     shape = store.shape
     pipeline = Pipeline(store, Link(link_bytes_per_s))

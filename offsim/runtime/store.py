@@ -47,8 +47,8 @@ class ExpertStore:
             for expert in range(shape.experts):
                 matrices = [weights.to(dtype) for weights in matrices_of(module, expert)]
                 blob = encode_expert(matrices, codec, bound)
-                for before, after in zip(matrices, blob.decoded(), strict=True):
-                    worst = max(worst, largest_error(before, after))
+                for number, before in enumerate(matrices):
+                    worst = max(worst, largest_error(before, blob.decoded(number)))
                 row.append(blob)
                 progress()
             blobs.append(row)

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 
-from offsim.calibration.schema import Calibration, CodecFigures, SizedFigure, at_size
+from offsim.calibration.schema import Calibration, CodecFigures, at_size, extra_after
 from offsim.policy.policy import Policy
 from offsim.record.events import Stage
 
@@ -39,15 +39,17 @@ class Costs:
         self.between_s = handover.between_s.value
         self.wake_s = handover.wake_s.value
 
-    def before_experts_s(self, layer: int, tokens: int) -> float:
-        """Dense part of a layer and the dispatch of its experts, s."""
+    def before_experts_s(self, layer: int, tokens: int, idle_s: float) -> float:
+        """Dense part of a layer, after an idle time in the one before, and its dispatch, s."""
         compute = self.calibration.compute
-        dense = compute.dense if layer else compute.first
-        return at_size(dense, tokens) + at_size(compute.dispatch, tokens)
+        dense = at_size(compute.dense if layer else compute.first, tokens)
+        cooled = extra_after(compute.dense_cooling, idle_s)
+        return dense + at_size(compute.dispatch, tokens) + cooled
 
-    def expert_s(self, tokens: int) -> float:
-        """One expert that serves `tokens` tokens, s."""
-        return at_size(self.calibration.compute.expert, tokens)
+    def expert_s(self, tokens: int, waited_s: float = 0.0) -> float:
+        """One expert that serves `tokens` tokens and was waited for, s."""
+        compute = self.calibration.compute
+        return at_size(compute.expert, tokens) + extra_after(compute.expert_cooling, waited_s)
 
     def head_s(self, tokens: int) -> float:
         """From the last layer to the token, s."""
@@ -77,7 +79,3 @@ class Costs:
             link,
             StageCost("device decode", self.codec.unpack_s.value),
         ]
-
-    def expert_table(self) -> list[SizedFigure]:
-        """Seconds of one expert by tokens, as calibrated."""
-        return self.calibration.compute.expert

@@ -102,20 +102,24 @@ def _compute(
     machine: _Machine, cache: ExpertCache, costs: Costs, trace: Trace, record: RunRecord
 ) -> Generator[simpy.Event, Any, None]:
     env = machine.env
+    idle = 0.0
     for step in steps_of(trace):
         now = StepRecord(step.request, step.phase, env.now)
         record.steps.append(now)
         for layer in range(trace.layers):
-            yield machine.compute.work(costs.before_experts_s(layer, step.tokens))
-            yield from _experts(machine, cache, costs, step, layer, now)
+            yield machine.compute.work(costs.before_experts_s(layer, step.tokens, idle))
+            idle = yield from _experts(machine, cache, costs, step, layer, now)
         yield machine.compute.work(costs.head_s(step.tokens))
         now.end = env.now
 
 
 def _experts(
     machine: _Machine, cache: ExpertCache, costs: Costs, step: Step, layer: int, now: StepRecord
-) -> Generator[simpy.Event, Any, None]:
-    """The experts of one layer: the resident ones at once, then each as it becomes ready."""
+) -> Generator[simpy.Event, Any, float]:
+    """The experts of one layer: the resident ones at once, then each as it becomes ready.
+
+    Returns how long compute stood idle, s.
+    """
     env = machine.env
     accesses = step.experts[:, layer].ravel().tolist()
     tokens = Counter(accesses)
@@ -128,6 +132,7 @@ def _experts(
         machine.ask(load)
     for expert in decision.hits:
         yield machine.compute.work(costs.expert_s(tokens[expert]))
+    idle = 0.0
     for _ in decision.misses:
         since = env.now
         waited = not machine.ready.items
@@ -135,4 +140,6 @@ def _experts(
         if waited:
             yield env.timeout(costs.wake_s)
             now.waits.append(Wait(since, env.now, load))
-        yield machine.compute.work(costs.expert_s(tokens[load.expert]))
+        idle += env.now - since
+        yield machine.compute.work(costs.expert_s(tokens[load.expert], env.now - since))
+    return idle

@@ -2,12 +2,13 @@
 
 import os
 import platform
+import threading
+import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
-
 
 import torch
 from transformers import PreTrainedModel
@@ -19,26 +20,28 @@ from offsim.calibration.schema import (
     CodecFigures,
     ComputeFigures,
     HandoverFigures,
-    LinkFigures,
     Machine,
     ModelFacts,
 )
 from offsim.calibration.stamps import asking_nothing, compute_figures, handover_figures
-from offsim.codec import codec_named, encode
+from offsim.codec import encode
 from offsim.model.experts import ExpertWeights, expert_modules, matrices_of
 from offsim.policy.policy import Policy
 from offsim.record.events import Stage
 from offsim.runtime.link import Link
-from offsim.runtime.pipeline import Pipeline
+from offsim.runtime.pipeline import Pipeline, unpack
 from offsim.runtime.run import run_offloaded
 from offsim.runtime.store import ExpertStore
-from offsim.runtime.threads import pin, cores, single_compute_thread
+from offsim.runtime.threads import Worker, cores, pin, single_compute_thread
 from offsim.study.workload import prompts
 
 SEED = 17
 """Of the prompts that calibration runs; a check uses other prompts."""
-MISS_PACE = 40e6
-"""Bytes/s of the link in the run that measures hand-overs."""
+MISS_SECONDS = (0.0003, 0.001, 0.003, 0.01)
+"""How long a raw expert is on the link in the runs that measure hand-overs and cooling, s."""
+DECODE_SECONDS = 0.002
+"""How long a raw expert is on the link while decoding is measured: a worker that has just woken
+up decodes more slowly than one in a tight loop, and in a run it has always just woken up."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,9 +138,13 @@ def _compute(
     resident = run_offloaded(model, raw, Policy(slots=raw.shape.experts), asked, effort.tokens)
     warm = 2 * effort.tokens  # the first two requests fill the slots
     times = resident.times[warm:]
-    missing = run_offloaded(model, raw, Policy(slots=0), asked[:2], effort.tokens, MISS_PACE)
+    missing = []
+    for seconds in MISS_SECONDS:
+        pace = raw.shape.bytes / seconds
+        run = run_offloaded(model, raw, Policy(slots=0), asked[:2], effort.tokens, pace)
+        missing.append((run.record, run.times))
     nothing = figure(list(asking_nothing(times))).value
-    return compute_figures(times), handover_figures(missing.record, missing.times, nothing)
+    return compute_figures(times, missing), handover_figures(missing, nothing)
 
 
 def _codec(model: PreTrainedModel, store: ExpertStore, effort: Effort) -> CodecFigures:
@@ -149,7 +156,7 @@ def _codec(model: PreTrainedModel, store: ExpertStore, effort: Effort) -> CodecF
         matrix.to(torch.bfloat16)
         for matrix in matrices_of(expert_modules(model)[places[0][0]], places[0][1])
     ]
-    pipeline = Pipeline(store, Link())
+    pipeline = Pipeline(store, Link(shape.bytes / DECODE_SECONDS))
     try:
         with single_compute_thread():
             encode_samples = timed(
@@ -157,11 +164,10 @@ def _codec(model: PreTrainedModel, store: ExpertStore, effort: Effort) -> CodecF
             )
             slot = torch.empty(shape.values)
             alone, unpack = _decode_alone(pipeline, places, slot, stage)
-            decode_beside, compute_alone, compute_beside = _side_by_side(
-                pipeline, places, slot, stage, model
-            )
     finally:
         pipeline.close()
+    with single_compute_thread():
+        compute_slowdown, decode_slowdown = _side_by_side(store, places, slot)
     blobs = [blob for row in store.blobs for expert in row for blob in expert.blobs]
     return CodecFigures(
         codec=codec.name,
@@ -175,8 +181,8 @@ def _codec(model: PreTrainedModel, store: ExpertStore, effort: Effort) -> CodecF
         encode_s=figure(encode_samples),
         decode_s=figure(alone),
         unpack_s=figure(unpack) if codec.placement == "host" else None,
-        compute_slowdown=slowdown(compute_alone, compute_beside),
-        decode_slowdown=slowdown(alone, decode_beside),
+        compute_slowdown=compute_slowdown,
+        decode_slowdown=decode_slowdown,
     )
 
 
@@ -196,22 +202,42 @@ def _decode_alone(
 
 
 def _side_by_side(
-    pipeline: Pipeline,
-    places: Sequence[tuple[int, int]],
-    slot: torch.Tensor,
-    stage: Stage,
-    model: PreTrainedModel,
-) -> tuple[list[float], list[float], list[float]]:
-    """Seconds of decoding beside compute, of compute alone, and of compute beside decoding."""
-    expert = ExpertWeights.over(torch.randn(pipeline.store.shape.values) * 0.02, pipeline.store.shape)
-    hidden = torch.randn(1, pipeline.store.shape.hidden)
+    store: ExpertStore, places: Sequence[tuple[int, int]], slot: torch.Tensor
+) -> tuple[float, float]:
+    """By how much decoding slows compute, and compute decoding: both >= 1.
+
+    A worker decodes one expert after the other on its own core, first while compute is idle and
+    then while it runs an expert again and again.
+    """
+    shape, on_host = store.shape, store.codec.placement == "host"
+    blobs = [store.blobs[layer][expert] for layer, expert in places]
+    decoded: list[float] = []
+    finished = threading.Event()
+
+    def decode_all(_: object, start: float) -> None:
+        for blob in blobs:
+            if on_host:
+                for number in range(len(blob.blobs)):
+                    blob.decoded(number)
+            else:
+                unpack(blob, blob.payloads(), slot, decoded=False)
+            end = time.perf_counter()
+            decoded.append(end - start)
+            start = end
+        finished.set()
+
+    expert = ExpertWeights.over(torch.randn(shape.values) * 0.02, shape)
+    hidden = torch.randn(1, shape.hidden)
+    worker = Worker("decode beside compute", decode_all, lambda _, error: finished.set())
     with torch.inference_mode():
-        alone = timed(lambda: expert(hidden), 200, warm_up=20)
-        loads = [pipeline.ask(layer, number, slot) for layer, number in places]
-        beside = []
-        while pipeline.ready.qsize() < len(loads):
-            beside += timed(lambda: expert(hidden), 1, warm_up=0)
-    for _ in loads:
-        pipeline.wait()
-    decode = [s.end - s.start for load in loads for s in load.spans if s.stage == stage]
-    return decode, alone, beside or alone
+        worker.put("alone")
+        finished.wait()
+        decode_alone, decoded = decoded, []
+        finished.clear()
+        compute_alone = timed(lambda: expert(hidden), 300, warm_up=20)
+        worker.put("beside compute")
+        compute_beside = []
+        while not finished.is_set():
+            compute_beside += timed(lambda: expert(hidden), 1, warm_up=0)
+    worker.stop()
+    return slowdown(compute_alone, compute_beside), slowdown(decode_alone, decoded)

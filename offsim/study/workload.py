@@ -15,15 +15,13 @@ def prompts(requests: int, seed: int, examples: int = 2) -> list[list[int]]:
         examples: solved items before each question.
 
     Returns:
-        Ids of each prompt, of about 20 to 100 tokens.
+        Ids of each prompt, of about 20 to 150 tokens.
     """
     rng = Random(f"workload/{seed}")
     made = []
-    for number in range(requests):
-        text = "\n"
-        for place in range(examples):
-            item = sample(TASKS[rng.choice(list(TASKS))], 1, seed + 1000 * place + number, held_out=True)[0]
-            text += f"{item.prompt}{item.answer}\n"
-        asked = sample(TASKS[rng.choice(list(TASKS))], 1, seed + number, held_out=True)[0]
-        made.append(tokenizer.encode(text + asked.prompt))
+    for _ in range(requests):
+        names = rng.choices(list(TASKS), k=examples + 1)
+        items = [sample(TASKS[n], 1, rng.randrange(1 << 30), held_out=True)[0] for n in names]
+        solved = "".join(f"{item.prompt}{item.answer}\n" for item in items[:-1])
+        made.append(tokenizer.encode("\n" + solved + items[-1].prompt))
     return made

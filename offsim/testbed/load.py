@@ -25,5 +25,8 @@ def load(folder: Path = CHECKPOINT) -> Qwen3MoeForCausalLM:
     """
     if not (folder / "model.safetensors").is_file():
         raise InputError(f"{folder}: no checkpoint (model.safetensors) in this folder")
-    model = Qwen3MoeForCausalLM.from_pretrained(folder, dtype=torch.float32, use_safetensors=True)
-    return model.eval()
+    model: Qwen3MoeForCausalLM = Qwen3MoeForCausalLM.from_pretrained(
+        folder, dtype=torch.float32, use_safetensors=True
+    )
+    model.eval()
+    return model

@@ -20,7 +20,8 @@ def orthogonalised(gradient: torch.Tensor) -> torch.Tensor:
     for _ in range(ITERATIONS):
         gram = x @ x.mT
         x = A * x + (B * gram + C * gram @ gram) @ x
-    return x.mT if wide else x
+    result: torch.Tensor = x.mT if wide else x
+    return result
 
 
 class Muon(torch.optim.Optimizer):

@@ -41,7 +41,8 @@ def loss_of(model: Qwen3MoeForCausalLM, seed: int, step: int) -> torch.Tensor:
     )
     target = weights[:, 1:].flatten()
     balance = model.config.router_aux_loss_coef * out.aux_loss
-    return (each * target).sum() / target.sum() + balance
+    loss: torch.Tensor = (each * target).sum() / target.sum() + balance
+    return loss
 
 
 class Trainer:
@@ -119,7 +120,7 @@ def export(trainer: Trainer, folder: Path) -> None:
     """Write the trained model as a bf16 checkpoint folder (config.json, model.safetensors)."""
     model = Qwen3MoeForCausalLM(config())
     model.load_state_dict(trainer.model.state_dict())
-    model.to(torch.bfloat16).save_pretrained(folder)
+    model.bfloat16().save_pretrained(folder)
 
 
 def main(

@@ -94,7 +94,7 @@ class Trace:
             if getattr(self, name).dtype != dtype:
                 raise FormatError(f"trace: {name} is {getattr(self, name).dtype}, not {dtype}")
         if self.experts.ndim != 3 or not self.experts.size:
-            raise FormatError(f"trace: experts has the shape {self.experts.shape}, not 3 dimensions")
+            raise FormatError(f"trace: experts has the shape {self.experts.shape}, not 3 axes")
         if self.weights.shape != self.experts.shape:
             raise FormatError(f"trace: weights has the shape {self.weights.shape}, not of experts")
         for name in ("request", "position", "phase"):

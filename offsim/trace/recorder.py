@@ -1,8 +1,10 @@
 """Recording a trace from a real model, through the experts hook."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from transformers import PreTrainedModel
 
@@ -60,12 +62,13 @@ def record(
                 ids, weights = (torch.stack(part, 1) for part in zip(*layers, strict=True))
                 rows.append(_rows(request, position, DECODE if step else PREFILL, ids, weights))
                 position += len(ids)
-    return Trace(info, **{name: np.concatenate([r[name] for r in rows]) for name in rows[0]}), written
+    arrays = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    return Trace(info, **arrays), written
 
 
 def _rows(
     request: int, position: int, phase: int, ids: torch.Tensor, weights: torch.Tensor
-) -> dict[str, np.ndarray]:  # type: ignore[type-arg]
+) -> dict[str, npt.NDArray[Any]]:
     """The rows of one pass, by name."""
     tokens = len(ids)
     return {

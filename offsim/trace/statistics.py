@@ -48,7 +48,7 @@ def usage(trace: Trace) -> npt.NDArray[np.int64]:
 
 
 def overlap(trace: Trace) -> npt.NDArray[np.float64]:
-    """Share of experts shared by adjacent tokens of a request, [layers]; NaN without such a pair."""
+    """Share of experts that adjacent tokens of a request share, [layers]; NaN without a pair."""
     same = trace.request[1:] == trace.request[:-1]
     before, after = trace.experts[:-1][same], trace.experts[1:][same]
     if not len(before):
@@ -107,7 +107,7 @@ def use_table(trace: Trace) -> pd.DataFrame:
 
 
 def working_set_ratio(trace: Trace, slots: int) -> float:
-    """Mean distinct experts a layer and step over the slots of a layer; above 1 a cache thrashes."""
+    """Mean distinct experts a layer and step over its slots; above 1 a cache thrashes."""
     found = [
         len(np.unique(step.experts[:, layer]))
         for step in steps_of(trace)

@@ -1,0 +1,53 @@
+"""The `offsim` command: its subcommands and how it ends."""
+
+import sys
+
+import typer
+
+from offsim import __version__
+from offsim.cli import calibrate, check, report, run, simulate, study, trace
+from offsim.errors import OffsimError
+
+app = typer.Typer(
+    name="offsim",
+    help="What an MoE model costs and loses when its experts are offloaded under an error bound.",
+    epilog="Example: offsim study --out out",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command("study")(study.study)
+app.command("calibrate")(calibrate.calibrate)
+app.add_typer(trace.app, name="trace")
+app.command("simulate")(simulate.simulate)
+app.command("run")(run.run)
+app.command("check")(check.check)
+app.command("report")(report.report)
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        typer.echo(f"offsim {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _options(
+    version: bool = typer.Option(
+        False, "--version", callback=_version, is_eager=True, help="Print the version and stop."
+    ),
+) -> None:
+    pass
+
+
+def main() -> None:
+    """Run the command line; bad input is one sentence on stderr and exit code 2."""
+    try:
+        app()
+    except OffsimError as error:
+        typer.echo(f"offsim: {error}", err=True)
+        sys.exit(2)
+    except KeyboardInterrupt:
+        typer.echo("offsim: stopped; nothing was left half-written", err=True)
+        sys.exit(130)

@@ -1,0 +1,50 @@
+"""`offsim calibrate`: measure this machine."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from offsim.cli import display, options
+
+
+def calibrate(
+    out: Annotated[Path, typer.Option(help="Calibration file to write (YAML).")],
+    codec: Annotated[
+        list[str] | None,
+        typer.Option(help="NAME:BOUND to measure, as often as wanted; default: those of a study."),
+    ] = None,
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer samples.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Measure the link, the codecs and the compute of this machine on the embedded model.
+
+    Example: offsim calibrate --out machine.yaml --codec cuszp:0.0078125 --codec sz3:0.03125
+    """
+    from offsim.cli.policies import policy_of
+    from offsim.errors import InputError
+    from offsim.files import check_writable, write_yaml
+
+    check_writable(out.parent)
+    wanted = []
+    for text in codec or ():
+        name, _, bound = text.partition(":")
+        try:
+            wanted.append(policy_of(name, float(bound or 0)).key)
+        except ValueError:
+            raise InputError(f"--codec {text}: {bound!r} is not a number") from None
+    with display.progress() as tell:
+        tell("loading the embedded model", 0.0)
+        from offsim.study.calibrate import FULL, QUICK
+        from offsim.study.plan import STORAGES
+        from offsim.study.study import calibrate_alone
+        from offsim.study.tables import codec_table
+
+        keys = list(dict.fromkeys([("raw", 0.0), *wanted])) if wanted else STORAGES
+        figures = calibrate_alone(keys, QUICK if quick else FULL, tell)
+        write_yaml(out, figures)
+    if as_json:
+        display.emit_json(figures.model_dump(mode="json"))
+    else:
+        display.show_table("Codecs on this machine [MEASURED]", codec_table(figures))
+        typer.echo(f"calibration: {out}")

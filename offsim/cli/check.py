@@ -1,0 +1,68 @@
+"""`offsim check`: predicted against measured."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from offsim.cli import display, options
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+
+def check(
+    calibration: options.CalibrationFile,
+    out: Annotated[Path, typer.Option(help="Folder for check.csv and summary.json.")] = Path("out"),
+    quick: Annotated[bool, typer.Option("--quick", help="Fewer tokens and runs.")] = False,
+    as_json: options.Json = False,
+) -> None:
+    """Simulate a set of policies, run them for real, and compare.
+
+    Example: offsim check --calibration machine.yaml --out out
+    """
+    from offsim.calibration.schema import Calibration
+    from offsim.files import check_writable, read_yaml
+
+    check_writable(out)
+    figures = read_yaml(calibration, Calibration)
+    with display.progress() as tell:
+        from offsim.study.plan import FULL_PLAN, QUICK_PLAN
+        from offsim.study.study import check_alone
+
+        table, facts = check_alone(figures, QUICK_PLAN if quick else FULL_PLAN, out, tell)
+    if as_json:
+        display.emit_json(facts)
+    else:
+        show_comparison(table, facts)
+        typer.echo(f"tables: {out}")
+
+
+def show_comparison(table: "pd.DataFrame", facts: Mapping[str, Any]) -> None:
+    """Print predicted against measured, a line a policy, and the errors in a few numbers."""
+    import pandas as pd
+
+    shown = pd.DataFrame(
+        {
+            "codec": table["codec"],
+            "bound": table["bound"].map(lambda bound: f"{bound:g}"),
+            "slots": table["slots"],
+            "link MB/s": table["link_MB_per_s"].map(lambda speed: f"{speed:.1f}"),
+            "TPOT ms SIMULATED": table["tpot_simulated"].map(lambda s: f"{s * 1e3:.2f}"),
+            "MEASURED": table["tpot_measured"].map(lambda s: f"{s * 1e3:.2f}"),
+            "error": table["tpot_error"].map(lambda e: f"{e:+.1%}"),
+            "TTFT error": table["ttft_error"].map(lambda e: f"{e:+.1%}"),
+            "hit rate": table["hit_rate_measured"].map(lambda rate: f"{rate:.1%}"),
+            "decisions equal": table["decisions_equal"],
+        }
+    )
+    display.show_table("Predicted against measured", shown)
+    tau = facts["kendall_tau"]
+    typer.echo(
+        f"{facts['policies_checked']} policies: "
+        f"TPOT error median {facts['tpot_error_median']:.1%}, "
+        f"worst {facts['tpot_error_max']:.1%}; TTFT error median {facts['ttft_error_median']:.1%}; "
+        f"Kendall tau {'undefined' if tau is None else f'{tau:.3f}'}; "
+        f"decision logs {'equal' if facts['decision_logs_equal'] else 'DIFFERENT'}"
+    )

@@ -1,0 +1,91 @@
+"""What commands show: progress on stderr, results on stdout, as text or as JSON."""
+
+import json
+import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import asdict
+from typing import TYPE_CHECKING, Any
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
+from rich.table import Table
+
+from offsim.units import show_bytes, show_seconds
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    import pandas as pd
+
+    from offsim.record import Metrics
+
+OUT, ERR = Console(), Console(stderr=True)
+
+
+@contextmanager
+def progress(quiet: bool = False) -> "Iterator[Callable[[str, float], None]]":
+    """A bar on stderr; the value is called with what is done next and the share done, 0..1."""
+    columns = (
+        SpinnerColumn(),
+        BarColumn(bar_width=24),
+        TextColumn("{task.percentage:3.0f}%"),
+        TimeElapsedColumn(),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=ERR, disable=quiet, transient=True) as bar:
+        task = bar.add_task("", total=1.0)
+
+        def tell(what: str, share: float) -> None:
+            bar.update(task, description=what, completed=share)
+
+        yield tell
+
+
+def emit_json(value: Any) -> None:
+    """Print JSON; numbers that are not finite become null."""
+    typer.echo(json.dumps(_finite(value), indent=2, sort_keys=True))
+
+
+def _finite(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {key: _finite(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_finite(part) for part in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
+
+
+def show_table(title: str, frame: "pd.DataFrame", digits: int = 3) -> None:
+    """Print a table of numbers and words."""
+    table = Table(title=title, title_justify="left", header_style="bold")
+    for column in frame.columns:
+        table.add_column(str(column), justify="right" if frame[column].dtype != object else "left")
+    for row in frame.itertuples(index=False):
+        cells = [f"{cell:.{digits}g}" if isinstance(cell, float) else str(cell) for cell in row]
+        table.add_row(*cells)
+    OUT.print(table)
+
+
+def show_metrics(title: str, metrics: "Metrics", as_json: bool, **more: Any) -> None:
+    """Print the metrics of a run, with their label."""
+    if as_json:
+        emit_json({**asdict(metrics), **more})
+        return
+    stall = ", ".join(f"{k} {show_seconds(v)}" for k, v in metrics.decode_stall_s.items() if v)
+    rows = {
+        "TTFT": show_seconds(metrics.ttft_s),
+        "TPOT": show_seconds(metrics.tpot_s),
+        "ITL p50 / p95 / p99": " / ".join(
+            show_seconds(s) for s in (metrics.itl_p50_s, metrics.itl_p95_s, metrics.itl_p99_s)
+        ),
+        "throughput": f"{metrics.tokens_per_s:.3g} tokens/s",
+        "hit rate": f"{metrics.hit_rate:.1%} (decode {metrics.hit_rate_decode:.1%})",
+        "over the link": show_bytes(metrics.link_bytes),
+        "decode step": f"compute {show_seconds(metrics.decode_compute_s)}; waiting for {stall}",
+        **{name.replace("_", " "): str(value) for name, value in more.items()},
+    }
+    table = Table(title=f"{title} [{metrics.label}]", title_justify="left", show_header=False)
+    for name, value in rows.items():
+        table.add_row(name, value)
+    OUT.print(table)

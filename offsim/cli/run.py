@@ -1,0 +1,49 @@
+"""`offsim run`: a policy for real."""
+
+from offsim.cli import display, options
+
+
+def run(
+    codec: options.Codec = "raw",
+    bound: options.Bound = 0.0,
+    cache: options.Cache = "lru",
+    slots: options.Slots = 4,
+    link: options.LinkSpeed = None,
+    requests: options.Requests = 2,
+    tokens: options.Tokens = 24,
+    seed: options.Seed = 5,
+    as_json: options.Json = False,
+) -> None:
+    """Run the embedded model with its experts offloaded, on this machine.
+
+    Example: offsim run --codec cuszp --bound 0.0078125 --slots 4 --link 60
+    """
+    from offsim.cli.policies import link_bytes_per_s, policy_of
+
+    policy = policy_of(codec, bound, cache, slots)
+    speed = link_bytes_per_s(link)
+    with display.progress() as tell:
+        tell("loading the embedded model", 0.0)
+        from offsim.codec import codec_named
+        from offsim.record import metrics_of
+        from offsim.runtime import ExpertStore, run_offloaded
+        from offsim.study.workload import prompts
+        from offsim.testbed.load import load
+
+        model = load()
+        tell(f"compressing with {policy.storage}", 0.1)
+        store = ExpertStore.of(model, codec_named(codec), bound)
+        tell("running", 0.2)
+        steps = iter(range(requests * tokens))
+        ran = run_offloaded(
+            model,
+            store,
+            policy,
+            prompts(requests, seed),
+            tokens,
+            speed,
+            lambda: tell("running", 0.2 + 0.8 * next(steps) / (requests * tokens)),
+        )
+    display.show_metrics(
+        str(policy), metrics_of(ran.record), as_json, ratio_bf16=round(store.ratio, 4)
+    )

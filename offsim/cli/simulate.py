@@ -1,0 +1,43 @@
+"""`offsim simulate`: what a policy would take."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from offsim.cli import display, options
+
+
+def simulate(
+    trace: Annotated[Path, typer.Option(help="Trace file.")],
+    calibration: options.CalibrationFile,
+    codec: options.Codec = "raw",
+    bound: options.Bound = 0.0,
+    cache: options.Cache = "lru",
+    slots: options.Slots = 4,
+    link: options.LinkSpeed = None,
+    as_json: options.Json = False,
+) -> None:
+    """Replay a trace under a policy on a calibrated machine.
+
+    Example: offsim simulate --trace out/traces/raw-0.safetensors --calibration
+    out/calibration.yaml --codec cuszp --bound 0.0078125 --slots 4 --link 60
+    """
+    from offsim.calibration.schema import Calibration
+    from offsim.cli.policies import link_bytes_per_s, policy_of
+    from offsim.files import read_yaml
+    from offsim.record import metrics_of
+    from offsim.simulate import simulate as replay
+    from offsim.trace import load_trace
+
+    policy = policy_of(codec, bound, cache, slots)
+    speed = link_bytes_per_s(link)
+    recorded = load_trace(trace)
+    if (recorded.info.codec, recorded.info.bound) not in {("raw", 0.0), policy.key}:
+        typer.echo(
+            f"offsim: note: the trace is of a model under {recorded.info.codec} "
+            f"{recorded.info.bound:g}; routing under {policy.storage} may differ",
+            err=True,
+        )
+    record = replay(recorded, policy, read_yaml(calibration, Calibration), speed)
+    display.show_metrics(str(policy), metrics_of(record), as_json)

@@ -1,0 +1,212 @@
+"""The whole study on the embedded model: calibrate, record, simulate, run, check, accuracy."""
+
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict
+from pathlib import Path
+
+import pandas as pd
+import torch
+from transformers import PreTrainedModel
+
+from offsim import __version__
+from offsim.accuracy import accuracy
+from offsim.calibration.curve import curve
+from offsim.calibration.schema import Calibration
+from offsim.codec import codec_named
+from offsim.errors import InputError
+from offsim.files import replacing, write_json, write_yaml
+from offsim.model.experts import expert_modules
+from offsim.runtime.store import ExpertStore
+from offsim.study.breakdown import breakdown
+from offsim.study.calibrate import Effort, calibrate, this_machine
+from offsim.study.check import Checked, check, comparison, summary
+from offsim.study.plan import FULL_PLAN, STORAGES, Plan, Progress, part
+from offsim.study.prepare import Key, recorded, under
+from offsim.study.reference import MIXTRAL_PCIE4, pace
+from offsim.study.tables import codec_table, compute_table, link_table
+from offsim.study.workload import prompts
+from offsim.testbed.load import load
+from offsim.testbed.scores import prose_bits
+from offsim.trace import Trace, save_trace
+from offsim.trace.statistics import use_table
+
+MODEL = "offsim-embedded-qwen3-moe"
+CURVE_BOUNDS = tuple(2.0**power for power in range(-11, -3))
+CURVE_WEIGHTS = 1 << 20
+"""Bounds of the rate curve, and how many weights of the down matrices it is measured on."""
+SEED = 5
+"""Of the prompts that are checked; calibration runs others."""
+
+
+def study(
+    out: Path, plan: Plan = FULL_PLAN, progress: Progress = lambda *_: None
+) -> dict[str, object]:
+    """Do everything and leave it in a folder.
+
+    Args:
+        out: folder for calibration.yaml, trace files, CSV tables and summary.json.
+        plan: how much is done.
+        progress: for a display.
+
+    Returns:
+        What is in summary.json.
+    """
+    started = time.perf_counter()
+    progress("loading the embedded model", 0.0)
+    model = load()
+    stores = compressed(model, STORAGES, part(progress, 0.01, 0.06))
+    calibration = calibrate_on(model, stores, plan.effort, part(progress, 0.06, 0.2))
+    write_yaml(out / "calibration.yaml", calibration)
+    progress("measuring the codecs over a ladder of bounds", 0.2)
+    tables = {"curve": rate_curve(model)}
+    checked, traces = check_on(model, stores, calibration, plan, part(progress, 0.22, 0.75))
+    for key, trace in traces.items():
+        save_trace(trace, out / "traces" / f"{key[0]}-{key[1]:g}.safetensors")
+    tables |= {
+        "check": comparison(checked),
+        "breakdown": breakdown(checked),
+        "accuracy": accuracies(model, stores, plan.items, part(progress, 0.75, 1.0)),
+        "codecs": codec_table(calibration),
+        "compute": compute_table(calibration),
+        "link": link_table(calibration),
+        "usage": use_table(traces["raw", 0.0]),
+    }
+    facts = {
+        **_facts(tables["check"], calibration, plan),
+        "items_a_task": plan.items,
+        "every_expert_within_its_bound": all(s.largest_error <= s.bound for s in stores.values()),
+        "seconds": time.perf_counter() - started,
+    }
+    _write(out, tables, facts)
+    return facts
+
+
+def calibrate_alone(keys: Sequence[Key], effort: Effort, progress: Progress) -> Calibration:
+    """Calibrate this machine on the embedded model, for these codecs and bounds."""
+    model = load()
+    stores = compressed(model, keys, part(progress, 0.05, 0.3))
+    return calibrate_on(model, stores, effort, part(progress, 0.3, 1.0))
+
+
+def check_alone(
+    calibration: Calibration, plan: Plan, out: Path, progress: Progress
+) -> tuple[pd.DataFrame, dict[str, object]]:
+    """Check a calibration of this machine on the embedded model, and leave the tables in a folder.
+
+    Raises:
+        InputError: the calibration is of another model, or has none of the study's codecs.
+    """
+    if calibration.model.name != MODEL:
+        raise InputError(f"the calibration is of {calibration.model.name}; a check runs {MODEL}")
+    known = {(figures.codec, figures.bound) for figures in calibration.codecs}
+    model = load()
+    stores = compressed(model, sorted(known), part(progress, 0.02, 0.15))
+    checked, _ = check_on(model, stores, calibration, plan, part(progress, 0.15, 1.0))
+    tables = {"check": comparison(checked), "breakdown": breakdown(checked)}
+    facts = _facts(tables["check"], calibration, plan)
+    _write(out, tables, facts)
+    return tables["check"], facts
+
+
+def compressed(
+    model: PreTrainedModel, keys: Sequence[Key], progress: Progress
+) -> dict[Key, ExpertStore]:
+    """The model's experts under each codec and bound."""
+    stores = {}
+    for number, (codec, bound) in enumerate(keys):
+        progress(f"compressing with {codec} {bound:g}", number / len(keys))
+        stores[codec, bound] = ExpertStore.of(model, codec_named(codec), bound)
+    return stores
+
+
+def calibrate_on(
+    model: PreTrainedModel, stores: dict[Key, ExpertStore], effort: Effort, progress: Progress
+) -> Calibration:
+    """Calibrate this machine on a model and its stores."""
+    steps, done = len(stores) + 2, iter(range(len(stores) + 2))
+    top_k = model.config.num_experts_per_tok
+    return calibrate(
+        model,
+        MODEL,
+        top_k,
+        stores,
+        effort,
+        lambda s: progress(f"calibrating {s}", next(done) / steps),
+    )
+
+
+def check_on(
+    model: PreTrainedModel,
+    stores: Mapping[Key, ExpertStore],
+    calibration: Calibration,
+    plan: Plan,
+    progress: Progress,
+) -> tuple[list[Checked], dict[Key, Trace]]:
+    """Record the model under each store, then simulate and run every scenario of the plan."""
+    asked = prompts(plan.requests, SEED)
+    recordings = {}
+    for number, (key, store) in enumerate(stores.items()):
+        progress(f"recording the router under {key[0]} {key[1]:g}", 0.1 * number / len(stores))
+        recordings[key] = recorded(model, MODEL, store, asked, plan.tokens)
+    scenarios = plan.scenarios(list(stores), pace(calibration))
+    total = len(scenarios) * plan.repeats
+    done = iter(range(total))
+    checked = check(
+        model,
+        scenarios,
+        stores,
+        recordings,
+        asked,
+        plan.tokens,
+        calibration,
+        plan.repeats,
+        lambda what: progress(what, 0.1 + 0.9 * next(done) / total),
+    )
+    return checked, {key: recording.trace for key, recording in recordings.items()}
+
+
+def rate_curve(model: PreTrainedModel) -> pd.DataFrame:
+    """Size, error and speed of the codecs over a ladder of bounds, on the down matrices."""
+    downs = torch.cat([module.down_proj.detach().flatten() for module in expert_modules(model)])
+    codecs = [codec_named(name) for name in ("cuszp", "sz3")]
+    points = curve(downs[:CURVE_WEIGHTS].bfloat16(), codecs, CURVE_BOUNDS)
+    return pd.DataFrame([asdict(point) for point in points])
+
+
+def accuracies(
+    model: PreTrainedModel, stores: Mapping[Key, ExpertStore], items: int, progress: Progress
+) -> pd.DataFrame:
+    """Rows of codec, bound, task and accuracy; task `prose` has bits a character instead."""
+    rows: list[dict[str, object]] = []
+    for number, ((codec, bound), store) in enumerate(stores.items()):
+        progress(f"accuracy under {codec} {bound:g}", number / len(stores))
+        lossy = under(model, store)
+        named = {"codec": codec, "bound": bound}
+        rows += [{**named, **asdict(one)} for one in accuracy(lossy, items)]
+        rows.append({**named, "task": "prose", "bits_a_character": prose_bits(lossy)})
+    return pd.DataFrame(rows)
+
+
+def _facts(compared: pd.DataFrame, calibration: Calibration, plan: Plan) -> dict[str, object]:
+    link = pace(calibration)
+    return {
+        **summary(compared),
+        "offsim": __version__,
+        "model": MODEL,
+        "machine": this_machine().model_dump(mode="json"),
+        "link_bytes_per_s": link,
+        "link_imitates": MIXTRAL_PCIE4.name,
+        "transfer_to_compute": MIXTRAL_PCIE4.ratio,
+        "link_slowed_by": MIXTRAL_PCIE4.link_bytes_per_s / link,
+        "requests": plan.requests,
+        "tokens_a_request": plan.tokens,
+        "repeats": plan.repeats,
+    }
+
+
+def _write(out: Path, tables: Mapping[str, pd.DataFrame], facts: dict[str, object]) -> None:
+    for name, table in tables.items():
+        with replacing(out / f"{name}.csv") as partial:
+            table.to_csv(partial, index=False)
+    write_json(out / "summary.json", facts)

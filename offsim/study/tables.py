@@ -1,0 +1,62 @@
+"""Tables of a calibration and of a trace, as the report and the CSV files show them."""
+
+import pandas as pd
+
+from offsim.calibration.schema import Calibration
+
+
+def codec_table(calibration: Calibration) -> pd.DataFrame:
+    """A row a codec and bound, MEASURED. MB are of the stored dtype (bf16)."""
+    stored = calibration.model.expert_bytes
+    bits = 8 * calibration.model.dtype_bytes
+    rows = [
+        {
+            "codec": f.codec,
+            "bound": f.bound,
+            "placement": f.placement,
+            "ratio_bf16": f.ratio,
+            "bits_per_weight": bits / f.ratio,
+            "largest_error_bf16": f.largest_error,
+            "fallbacks": f.fallbacks,
+            "encode_MB_per_s": stored / f.encode_s.value / 1e6,
+            "decode_MB_per_s": stored / f.decode_s.value / 1e6,
+            "decode_ms_per_expert": f.decode_s.value * 1e3,
+            "compute_slowdown": f.compute_slowdown,
+            "decode_slowdown": f.decode_slowdown,
+        }
+        for f in calibration.codecs
+    ]
+    return pd.DataFrame(rows)
+
+
+def compute_table(calibration: Calibration) -> pd.DataFrame:
+    """Rows of part, tokens, milliseconds and their spread, MEASURED."""
+    parts = ("first", "dense", "dispatch", "expert", "head")
+    return pd.DataFrame(
+        [
+            {
+                "part": part,
+                "tokens": point.size,
+                "ms": point.seconds.value * 1e3,
+                "p10_ms": point.seconds.p10 * 1e3,
+                "p90_ms": point.seconds.p90 * 1e3,
+                "samples": point.seconds.samples,
+            }
+            for part in parts
+            for point in getattr(calibration.compute, part)
+        ]
+    )
+
+
+def link_table(calibration: Calibration) -> pd.DataFrame:
+    """Rows of bytes, microseconds and GB/s of plain copies, MEASURED."""
+    return pd.DataFrame(
+        [
+            {
+                "bytes": point.size,
+                "us": point.seconds.value * 1e6,
+                "GB_per_s": point.size / point.seconds.value / 1e9,
+            }
+            for point in calibration.link.copies
+        ]
+    )
