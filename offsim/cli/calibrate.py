@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from offsim.cli import display, options
+from offsim.cli.devices import Device, require
 
 
 def calibrate(
@@ -14,6 +15,7 @@ def calibrate(
         list[str] | None,
         typer.Option(help="NAME:BOUND to measure, as often as wanted; default: those of a study."),
     ] = None,
+    device: Annotated[Device, typer.Option(help="What is measured.")] = Device.CPU,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer samples.")] = False,
     as_json: options.Json = False,
 ) -> None:
@@ -25,6 +27,7 @@ def calibrate(
     from offsim.errors import InputError
     from offsim.files import check_writable, write_yaml
 
+    require(device)
     check_writable(out.parent)
     wanted = []
     for text in codec or ():

@@ -1,5 +1,6 @@
 """Servers of the model: things that do one piece of work at a time."""
 
+import math
 from collections.abc import Callable, Generator
 from functools import partial
 from typing import Any
@@ -19,7 +20,7 @@ class Worker:
     def __init__(self, env: simpy.Environment) -> None:
         self.env = env
         self._slows: list[tuple[Worker, float]] = []
-        self._factor = 1.0
+        self._slowed: list[float] = []  # by the workers that are busy now
         self._left = 0.0
         self._since = 0.0
         self._done: simpy.Event | None = None
@@ -35,14 +36,14 @@ class Worker:
         self._done = self.env.event()
         self._left, self._since = seconds, self.env.now
         for other, factor in self._slows:
-            other._change(factor)
+            other._disturb(factor)
         self._arm()
         return self._done
 
     def _arm(self) -> None:
         # A timeout cannot be taken back, so each carries its turn and an outdated one is ignored.
         self._turn += 1
-        timeout = self.env.timeout(self._left * self._factor)
+        timeout = self.env.timeout(self._left * math.prod(self._slowed))
         assert timeout.callbacks is not None
         timeout.callbacks.append(partial(self._finish, self._turn))
 
@@ -51,14 +52,27 @@ class Worker:
             return
         done, self._done = self._done, None
         for other, factor in self._slows:
-            other._change(1 / factor)
+            other._leave(factor)
         done.succeed()
 
-    def _change(self, by: float) -> None:
+    def _disturb(self, factor: float) -> None:
+        self._settle()
+        self._slowed.append(factor)
+        self._resume()
+
+    def _leave(self, factor: float) -> None:
+        self._settle()
+        self._slowed.remove(factor)
+        self._resume()
+
+    def _settle(self) -> None:
+        """Count what has been done at the speed so far."""
         if self._done is not None:
-            self._left -= (self.env.now - self._since) / self._factor
+            done = (self.env.now - self._since) / math.prod(self._slowed)
+            self._left = max(0.0, self._left - done)  # rounding must not make it negative
             self._since = self.env.now
-        self._factor *= by
+
+    def _resume(self) -> None:
         if self._done is not None:
             self._arm()
 

@@ -84,7 +84,7 @@ def calibrate(
         pin(cores()[1])
         link = measure_link(lambda pace: Link(pace).copy, effort.repeats)
     progress("compute")
-    compute, handover = _compute(model, stores["raw", 0.0], effort)
+    compute, handover = measure_compute(model, stores["raw", 0.0], effort)
     codecs = []
     for (codec, bound), store in stores.items():
         progress(f"{codec} {bound:g}" if bound else codec)
@@ -130,10 +130,10 @@ def _cpu_name() -> str:
     return platform.processor() or platform.machine()
 
 
-def _compute(
+def measure_compute(
     model: PreTrainedModel, raw: ExpertStore, effort: Effort
 ) -> tuple[ComputeFigures, HandoverFigures]:
-    """Compute from a run with every expert resident, hand-overs from one with none."""
+    """Compute from a run with every expert resident; hand-overs and cooling from runs with none."""
     asked = prompts(effort.requests + 2, SEED)
     resident = run_offloaded(model, raw, Policy(slots=raw.shape.experts), asked, effort.tokens)
     warm = 2 * effort.tokens  # the first two requests fill the slots

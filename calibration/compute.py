@@ -1,0 +1,22 @@
+"""Measure compute and hand-overs: `python calibration/compute.py [--device cpu]`."""
+
+import typer
+
+from offsim.cli.devices import Device, require
+from offsim.codec import codec_named
+from offsim.runtime import ExpertStore
+from offsim.study.calibrate import FULL, measure_compute
+from offsim.testbed.load import load
+
+
+def main(device: Device = Device.CPU) -> None:
+    """Run the embedded model with all and with none of its experts resident; prints MEASURED."""
+    require(device)
+    model = load()
+    compute, handover = measure_compute(model, ExpertStore.of(model, codec_named("raw"), 0.0), FULL)
+    typer.echo(compute.model_dump_json(indent=2))
+    typer.echo(handover.model_dump_json(indent=2))
+
+
+if __name__ == "__main__":
+    typer.run(main)
