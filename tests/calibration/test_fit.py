@@ -1,0 +1,37 @@
+import pytest
+
+from offsim.calibration.fit import figure, line
+from offsim.calibration.measure import by_size, slowdown
+from tests.builders import sized
+
+
+def test_a_figure_leaves_rare_pauses_out() -> None:
+    made = figure([1.0] * 18 + [0.0, 100.0])
+    assert made.value == 1.0
+    assert made.samples == 20
+    assert made.label == "MEASURED"
+
+
+def test_a_line_is_found_again() -> None:
+    points = sized(*((size, 2e-6 + size / 5e9) for size in (1000, 10_000, 100_000, 1_000_000)))
+    latency, bandwidth, residual = line(points)
+    assert latency == pytest.approx(2e-6)
+    assert bandwidth == pytest.approx(5e9)
+    assert residual < 1e-9
+
+
+def test_a_line_is_never_negative() -> None:
+    latency, bandwidth, residual = line(sized((1000, 1e-9), (2000, 4e-9)))
+    assert latency >= 0
+    assert bandwidth > 0
+    assert residual > 0
+
+
+def test_neighbouring_sizes_are_put_together_until_there_are_enough() -> None:
+    table = by_size([(1, 1.0)] * 12 + [(2, 2.0)] * 6 + [(4, 4.0)] * 6 + [(9, 9.0)])
+    assert [(p.size, p.seconds.samples) for p in table] == [(1, 12), (3, 13)]
+
+
+def test_slowdown_is_a_ratio_of_means_and_at_least_one() -> None:
+    assert slowdown([1.0, 1.0], [1.0, 5.0]) == 3.0
+    assert slowdown([1.0], [0.5]) == 1.0

@@ -1,0 +1,62 @@
+from pathlib import Path
+
+import pytest
+from pydantic import ValidationError
+
+from offsim.calibration.schema import Calibration, CoolingPoint, at_size, extra_after
+from offsim.errors import FormatError, InputError
+from offsim.files import read_yaml, write_yaml
+from tests.builders import calibration, codec_figures, figure, sized
+
+
+def test_round_trip_through_yaml(tmp_path: Path) -> None:
+    made = calibration(codec_figures(), codec_figures("sz3", 0.125, blob_bytes=300))
+    write_yaml(tmp_path / "c.yaml", made)
+    assert read_yaml(tmp_path / "c.yaml", Calibration) == made
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "message"),
+    [
+        ("version: 1", "version: 2", "version is 2"),
+        ("cores: 2", "cores: two", "machine.cores is 'two'"),
+        ("latency_s: 0.0", "latency_s: -1.0", "link.latency_s is -1.0"),
+        ("latency_s: 0.0", "latency_s: .nan", "link.latency_s is nan"),
+        ("format: offsim-calibration", "format: other", "format is 'other'"),
+        ("dispatch:", "dispatched:", "compute.dispatch"),
+        ("model:", "model: [", "cannot be parsed"),
+    ],
+)
+def test_a_broken_file_is_named_with_its_field(
+    tmp_path: Path, old: str, new: str, message: str
+) -> None:
+    path = tmp_path / "c.yaml"
+    write_yaml(path, calibration())
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new, 1))
+    with pytest.raises(FormatError) as caught:
+        read_yaml(path, Calibration)
+    assert message in str(caught.value)
+    assert str(path) in str(caught.value)
+
+
+def test_blob_sizes_must_cover_every_expert() -> None:
+    with pytest.raises(ValidationError, match="blob_bytes is not 3 x 4"):
+        calibration(codec_figures(layers=2))
+
+
+def test_unknown_codec_names_what_there_is() -> None:
+    with pytest.raises(InputError, match=r"sz3 at bound 0.5 .*it has raw"):
+        calibration().codec("sz3", 0.5)
+
+
+def test_a_table_is_linear_between_and_proportional_beyond() -> None:
+    table = sized((1, 1.0), (3, 2.0), (5, 10.0))
+    assert [at_size(table, size) for size in (1, 2, 3, 5, 10)] == [1.0, 1.5, 2.0, 10.0, 20.0]
+
+
+def test_cooling_is_linear_and_then_constant() -> None:
+    points = [CoolingPoint(idle_s=1.0, extra=figure(0.5))]
+    assert [extra_after(points, idle) for idle in (0.0, 0.5, 1.0, 9.0)] == [0.0, 0.25, 0.5, 0.5]
+    assert extra_after([], 3.0) == 0.0

@@ -1,0 +1,136 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from offsim.errors import InputError
+from offsim.policy.policy import Policy
+from offsim.record import RunRecord, metrics_of
+from offsim.simulate import simulate
+from tests.builders import calibration, codec_figures, trace_of
+
+TOY = trace_of(
+    [
+        [[0, 1], [0, 1], [2, 3]],
+        [[0, 2], [0, 1], [2, 3]],
+        [[0, 1], [2, 3], [2, 3]],
+        [[3, 0], [0, 1], [1, 2]],
+        [[0, 3], [1, 0], [2, 1]],
+    ]
+)
+"""3 layers x 4 experts x 5 steps, top-2."""
+
+
+def test_toy_trace_by_hand() -> None:
+    record = simulate(TOY, Policy(slots=2), calibration(), 1000.0)
+    hits = [[len(d.hits) for d in step.decisions] for step in record.steps]
+    # Layer 0: (0 1) (0 2) (0 1) (3 0) (0 3); layer 1: (0 1) (0 1) (2 3) (0 1) (1 0);
+    # layer 2: (2 3) x 3, (1 2), (2 1).
+    assert hits == [[0, 0, 0], [1, 2, 2], [1, 0, 2], [1, 0, 1], [2, 2, 2]]
+    # A step: 3 dense of 1 s and 6 experts of 1 s; a miss is 1000 bytes at 1000 bytes/s.
+    # Both missing: 1 s for the first, whose compute hides the second's transfer: +1 s.
+    # One missing: the resident one's compute hides the transfer: +0 s.
+    assert [step.end - step.start for step in record.steps] == pytest.approx([12, 9, 10, 10, 9])
+
+
+def test_stall_goes_to_the_stage_that_was_waited_on() -> None:
+    trace = trace_of([[[0, 1]]])
+    figures = calibration(
+        codec_figures("cuszp", 0.1, layers=1, blob_bytes=1000, decode_s=3.0), layers=1
+    )
+    record = simulate(trace, Policy(codec="cuszp", bound=0.1, slots=2), figures, 1000.0)
+    # Link 1 s and 2 s, decode 1..4 s and 4..7 s; the first expert runs 4..5 s.
+    (first, second) = record.steps[0].waits
+    assert (first.start, first.end) == (1.0, 5.0)  # after 1 s of the dense part
+    assert [(s.stage, s.start, s.end) for s in second.load.spans] == [
+        ("link", 2.0, 3.0),
+        ("device decode", 5.0, 8.0),
+    ]
+    assert record.steps[0].end == pytest.approx(9.0)
+
+
+def test_host_decode_comes_before_the_link_and_stored_bytes_cross_it() -> None:
+    trace = trace_of([[[0, 1]]])
+    figures = calibration(codec_figures("sz3", 0.1, layers=1, blob_bytes=2, decode_s=3.0), layers=1)
+    record = simulate(trace, Policy(codec="sz3", bound=0.1, slots=2), figures, 6.0)
+    spans = [(s.stage, s.start, s.end) for s in record.steps[0].loads[0].spans]
+    assert spans == [("host decode", 1.0, 4.0), ("link", 4.0, 5.0), ("device decode", 5.0, 5.0)]
+    assert metrics_of(record).link_bytes == 2 * 6  # an expert is 3 values of 2 bytes
+
+
+def test_a_codec_that_was_not_calibrated_is_named() -> None:
+    with pytest.raises(InputError, match="cuszp at bound 0.5 is not in the calibration"):
+        simulate(TOY, Policy(codec="cuszp", bound=0.5), calibration())
+
+
+def test_shapes_must_agree() -> None:
+    with pytest.raises(InputError, match="3 layers of 4 experts, the calibration 2 of 4"):
+        simulate(TOY, Policy(), calibration(codec_figures(layers=2), layers=2))
+
+
+@st.composite
+def scenarios(draw: st.DrawFn) -> tuple[RunRecord, RunRecord, dict[str, float]]:
+    """A random trace under a random policy, on a link and on one half as fast."""
+    layers, experts, steps = (
+        draw(st.integers(1, 3)),
+        draw(st.integers(2, 6)),
+        draw(st.integers(1, 8)),
+    )
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    ids = [[rng.permutation(experts)[:2].tolist() for _ in range(layers)] for _ in range(steps)]
+    trace = trace_of(ids, experts)
+    codec, bound = draw(st.sampled_from([("raw", 0.0), ("cuszp", 0.1), ("sz3", 0.1)]))
+    shape = {"layers": layers, "experts": experts}
+    slowdown = draw(st.sampled_from([1.0, 1.5, 3.0]))
+    figures = calibration(
+        codec_figures(
+            codec,
+            bound,
+            **shape,
+            blob_bytes=draw(st.integers(1, 2000)),
+            decode_s=draw(st.floats(0, 2)),
+            compute_slowdown=slowdown,
+            decode_slowdown=slowdown,
+        ),
+        **shape,
+        handover_s=draw(st.floats(0, 0.1)),
+    )
+    policy = Policy(codec=codec, bound=bound, slots=draw(st.integers(0, experts)))
+    speed = draw(st.floats(1.0, 1e4))
+    fast, slow = (simulate(trace, policy, figures, s) for s in (speed, speed / 2))
+    least = {"compute": steps * layers * 3.0, "link": metrics_of(fast).link_bytes / speed}
+    return fast, slow, {**least, "slowdown": slowdown}
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(scenarios())
+def test_what_always_holds(scenario: tuple[RunRecord, RunRecord, dict[str, float]]) -> None:
+    fast, slow, least = scenario
+    makespan = fast.steps[-1].end
+    assert makespan >= max(least["compute"], least["link"]) * (1 - 1e-9)
+    if least["slowdown"] == 1.0:
+        # With interference a slower link can end earlier: it keeps decode and compute apart.
+        assert slow.steps[-1].end >= makespan * (1 - 1e-9)
+    assert fast.decisions() == slow.decisions()
+    loads = [load for step in fast.steps for load in step.loads]
+    assert len(loads) == sum(len(decision.misses) for decision in fast.decisions())
+    for stage in ("host decode", "link", "device decode"):
+        spans = sorted((s.start, s.end) for ld in loads for s in ld.spans if s.stage == stage)
+        assert sum(end - start for start, end in spans) <= makespan * (1 + 1e-9)
+        assert all(a[1] <= b[0] for a, b in zip(spans, spans[1:], strict=False))  # one at a time
+    metrics = metrics_of(fast)
+    if metrics.output_tokens > 1:
+        parts = metrics.decode_compute_s + sum(metrics.decode_stall_s.values())
+        assert parts == pytest.approx(metrics.tpot_s)
+
+
+def test_infinite_cache_misses_each_expert_once() -> None:
+    record = simulate(TOY, Policy(slots=4), calibration(), 1000.0)
+    distinct = sum(len(np.unique(TOY.experts[:, layer])) for layer in range(3))
+    assert sum(len(d.misses) for d in record.decisions()) == distinct
+
+
+def test_no_cache_misses_every_lookup() -> None:
+    record = simulate(TOY, Policy(slots=0), calibration(), 1000.0)
+    assert metrics_of(record).hit_rate == 0
+    assert len([1 for step in record.steps for _ in step.loads]) == 5 * 3 * 2
