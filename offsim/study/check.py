@@ -165,7 +165,9 @@ def summary(table: pd.DataFrame) -> dict[str, float | int | bool | None]:
 
     `kendall_tau` is None where it is not defined (fewer than two scenarios).
     """
-    tau = kendalltau(table["tpot_simulated"], table["tpot_measured"]).statistic
+    tau = None
+    if len(table) > 1:
+        tau = float(kendalltau(table["tpot_simulated"], table["tpot_measured"]).statistic)
     tpot, ttft = table["tpot_error"].abs(), table["ttft_error"].abs()
     best = table["tpot_simulated"].idxmin() == table["tpot_measured"].idxmin()
     return {
@@ -175,7 +177,7 @@ def summary(table: pd.DataFrame) -> dict[str, float | int | bool | None]:
         "ttft_error_median": float(ttft.median()),
         "ttft_error_max": float(ttft.max()),
         "tpot_spread_median": float(table["tpot_spread"].median()),
-        "kendall_tau": None if np.isnan(tau) else float(tau),
+        "kendall_tau": None if tau is None or np.isnan(tau) else tau,
         "best_policy_named": bool(best),
         "decision_logs_equal": bool(table["decisions_equal"].all()),
         "tokens_equal": bool(table["tokens_equal"].all()),

@@ -1,0 +1,159 @@
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from offsim.cli import main
+from offsim.files import write_yaml
+from offsim.trace import save_trace
+from tests.builders import calibration, trace_of
+
+
+def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
+    """The exit code of `offsim ARGUMENTS`."""
+    monkeypatch.setattr(sys, "argv", ["offsim", *arguments])
+    try:
+        main()
+    except SystemExit as stopped:
+        return int(stopped.code or 0)
+    return 0
+
+
+@pytest.fixture
+def inputs(tmp_path: Path) -> dict[str, str]:
+    """A good trace and calibration, and broken ones."""
+    save_trace(trace_of([[[0, 1]] * 3, [[1, 2]] * 3]), tmp_path / "good.safetensors")
+    write_yaml(tmp_path / "good.yaml", calibration())
+    cut = (tmp_path / "good.safetensors").read_bytes()[:-10]
+    (tmp_path / "cut.safetensors").write_bytes(cut)
+    (tmp_path / "bad.yaml").write_text("a: [")
+    (tmp_path / "old.yaml").write_text(
+        (tmp_path / "good.yaml").read_text().replace("version: 1", "version: 0")
+    )
+    made = {path.name.replace(".", "_"): str(path) for path in tmp_path.iterdir()}
+    return made | {"here": str(tmp_path)}
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("simulate --trace none --calibration {good_yaml}", "none: no such trace file"),
+        ("simulate --trace {good_safetensors} --calibration none", "none: cannot be read"),
+        ("simulate --trace {cut_safetensors} --calibration {good_yaml}", "cut.safetensors: not a"),
+        ("simulate --trace {good_safetensors} --calibration {bad_yaml}", "bad.yaml: cannot be p"),
+        ("simulate --trace {good_safetensors} --calibration {old_yaml}", "version is 0"),
+        (
+            "simulate --trace {good_safetensors} --calibration {good_yaml} --codec zip",
+            "no codec is called 'zip'; there are raw",
+        ),
+        (
+            "simulate --trace {good_safetensors} --calibration {good_yaml} --cache best",
+            "no cache is called 'best'; there are lru",
+        ),
+        (
+            "simulate --trace {good_safetensors} --calibration {good_yaml} --link -3",
+            "--link is a speed in MB/s above zero, not -3",
+        ),
+        (
+            "simulate --trace {good_safetensors} --calibration {good_yaml} --codec sz3 --bound 1",
+            "sz3 at bound 1 is not in the calibration",
+        ),
+        ("run --codec sz3 --bound -1", "an error bound is a positive number, not -1"),
+        ("run --codec sz3 --bound nan", "an error bound is a positive number, not nan"),
+        ("run --codec raw --bound 0.1", "codec raw is lossless and takes no bound"),
+        ("run --codec zip", "no codec is called 'zip'"),
+        ("trace record --out {here}/t --codec sz3", "an error bound is a positive number, not 0"),
+        ("trace info {cut_safetensors}", "cut.safetensors: not a whole safetensors file"),
+        ("trace info {good_yaml}", "good.yaml: not a whole safetensors file"),
+        ("calibrate --out {good_yaml}/c.yaml", "cannot be written"),
+        ("calibrate --out {here}/c.yaml --codec sz3:x", "'x' is not a number"),
+        ("calibrate --out {here}/c.yaml --codec zip:1", "no codec is called 'zip'"),
+        ("calibrate --out {here}/c.yaml --device cuda", "measures the cpu only"),
+        ("check --calibration {bad_yaml}", "bad.yaml: cannot be parsed"),
+        ("check --calibration {good_yaml} --out {here}/o", "the calibration is of toy"),
+        ("study --out {good_yaml}", "cannot be written"),
+        ("report {here}", "summary.json"),
+    ],
+)
+def test_wrong_input_is_one_sentence_and_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    inputs: dict[str, str],
+    command: str,
+    says: str,
+) -> None:
+    arguments = [part.format_map(inputs) for part in command.split()]
+    assert run(monkeypatch, *arguments) == 2
+    shown = capsys.readouterr()
+    message = [line for line in shown.err.splitlines() if line.strip()]
+    assert len(message) == 1, shown.err
+    assert message[0].startswith("offsim: ")
+    assert says in message[0]
+    assert shown.out == ""
+
+
+@pytest.mark.parametrize("command", ["", "simulate --slots -1", "nonsense", "run --codec"])
+def test_wrong_usage_ends_with_exit_code_2(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert run(monkeypatch, *command.split()) == 2
+    assert "Traceback" not in capsys.readouterr().err
+
+
+def test_simulate_prints_json(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], inputs: dict[str, str]
+) -> None:
+    files = ("--trace", inputs["good_safetensors"], "--calibration", inputs["good_yaml"])
+    assert run(monkeypatch, "simulate", *files, "--slots", "4", "--link", "0.001", "--json") == 0
+    metrics = json.loads(capsys.readouterr().out)
+    assert metrics["label"] == "SIMULATED"
+    assert metrics["lookups"] == 12
+    assert metrics["hit_rate"] == pytest.approx(3 / 12)
+    assert metrics["ttft_s"] == pytest.approx(12.0)  # 3 layers: dense, wait, two experts
+
+
+def test_trace_info_prints_json_and_draws(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    inputs: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    picture = tmp_path / "use.png"
+    trace = inputs["good_safetensors"]
+    command = ("trace", "info", trace, "--slots", "2", "--figure", str(picture), "--json")
+    assert run(monkeypatch, *command) == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert (facts["tokens"], facts["layers"], facts["working_set_ratio"]) == (2, 3, 1.0)
+    assert picture.read_bytes().startswith(b"\x89PNG")
+
+
+COMMANDS = (
+    "study",
+    "calibrate",
+    "trace record",
+    "trace info",
+    "simulate",
+    "run",
+    "check",
+    "report",
+)
+
+
+@pytest.mark.parametrize("command", COMMANDS)
+def test_help_has_an_example(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], command: str
+) -> None:
+    assert run(monkeypatch, *command.split(), "--help") == 0
+    assert f"Example: offsim {command}" in capsys.readouterr().out
+
+
+def test_help_loads_no_heavy_library() -> None:
+    code = (
+        "import sys, offsim.cli.app\n"
+        "heavy = {'torch', 'transformers', 'numba', 'pandas', 'scipy', 'simpy'}\n"
+        "print(sorted(heavy & set(sys.modules)))"
+    )
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "[]"

@@ -1,0 +1,65 @@
+import pytest
+from transformers import PreTrainedModel
+
+from offsim.codec import codec_named
+from offsim.policy.policy import Policy
+from offsim.runtime import ExpertStore
+from offsim.study.breakdown import breakdown
+from offsim.study.check import Scenario, check, comparison, summary
+from offsim.study.prepare import recorded
+from tests.builders import calibration, codec_figures
+
+PROMPTS = [[10, 40, 41, 42], [10, 60]]
+
+
+def test_a_check_compares_what_was_predicted_with_what_was_run(
+    tiny_model: PreTrainedModel,
+) -> None:
+    keys = [("raw", 0.0), ("cuszp", 2.0**-8)]
+    stores = {key: ExpertStore.of(tiny_model, codec_named(key[0]), key[1]) for key in keys}
+    recordings = {key: recorded(tiny_model, "tiny", s, PROMPTS, 4) for key, s in stores.items()}
+    figures = calibration(*(codec_figures(*key) for key in keys))
+    scenarios = [Scenario(Policy(codec=c, bound=b, slots=2), 1e8) for c, b in keys]
+    checked = check(tiny_model, scenarios, stores, recordings, PROMPTS, 4, figures, repeats=2)
+
+    assert [one.decisions_equal for one in checked] == [True, True]
+    assert [one.tokens_equal for one in checked] == [True, True]
+    assert [len(one.measured) for one in checked] == [2, 2]
+    table = comparison(checked)
+    row = table.iloc[0]
+    assert row["tpot_error"] == pytest.approx(row["tpot_simulated"] / row["tpot_measured"] - 1)
+    assert row["hit_rate_simulated"] == row["hit_rate_measured"]
+    assert row["bytes_measured"] == checked[0].measured[0].link_bytes
+    facts = summary(table)
+    assert facts["policies_checked"] == 2
+    assert facts["decision_logs_equal"] is True
+    assert facts["tpot_error_max"] >= facts["tpot_error_median"] > 0  # the made-up figures are off
+    parts = breakdown(checked)
+    for one in checked:
+        named = parts[(parts.scenario == str(one.scenario)) & (parts.label == "SIMULATED")]
+        assert named.seconds.sum() == pytest.approx(one.predicted.tpot_s)
+
+
+def test_a_different_decision_is_noticed(tiny_model: PreTrainedModel) -> None:
+    store = ExpertStore.of(tiny_model, codec_named("raw"), 0.0)
+    other = recorded(tiny_model, "tiny", store, [[10, 99, 98, 97], [10, 5]], 4)
+    scenario = Scenario(Policy(slots=2), 1e9)
+    (one,) = check(
+        tiny_model, [scenario], {("raw", 0.0): store}, {("raw", 0.0): other}, PROMPTS, 4,
+        calibration(), repeats=1,
+    )  # fmt: skip
+    assert not one.decisions_equal
+    assert not one.tokens_equal
+
+
+def test_one_policy_has_no_rank() -> None:
+    import pandas as pd
+
+    row = {
+        "tpot_simulated": 1.0, "tpot_measured": 2.0, "tpot_error": -0.5, "tpot_spread": 0.0,
+        "ttft_error": 0.1, "decisions_equal": True, "tokens_equal": True,
+        "bytes_simulated": 1, "bytes_measured": 1,
+    }  # fmt: skip
+    facts = summary(pd.DataFrame([row]))
+    assert facts["kendall_tau"] is None
+    assert facts["tpot_error_max"] == 0.5
