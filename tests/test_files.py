@@ -124,7 +124,7 @@ def test_read_text_gives_the_text(tmp_path: Path) -> None:
 @pytest.mark.parametrize("read", [files.read_yaml, files.read_json])
 def test_missing_file_is_named(tmp_path: Path, read: object) -> None:
     with pytest.raises(InputError, match=r"none\.yaml: cannot be read \(No such file") as caught:
-        read(tmp_path / "none.yaml", Thing)  # type: ignore[operator]
+        read(tmp_path / "none.yaml", Thing)
     assert not isinstance(caught.value, FormatError)
     assert str(tmp_path) in str(caught.value)
 
@@ -190,3 +190,10 @@ def test_long_value_is_cut_in_the_message() -> None:
     assert problem.startswith("slots is 'xxx")
     assert "..." in problem
     assert len(problem) < 200
+
+
+@pytest.mark.parametrize("name", ["file/x", "x" * 300])
+def test_a_path_that_cannot_be_made_is_refused(tmp_path: Path, name: str) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(InputError, match="cannot be written"):
+        files.write_text(tmp_path / name, "x")

@@ -23,6 +23,7 @@ from offsim.files import first_problem
 
 MAGIC = b"OFSB"
 VERSION = 1
+MOST_AXES = 8
 PREFIX = struct.Struct("<4sHII")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "f32": torch.float32}
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -47,7 +48,7 @@ class Header(BaseModel):
     codec: str
     options: dict[str, str]
     dtype: str = Field(pattern="^(bf16|fp16|f32)$")
-    shape: tuple[int, ...] = Field(max_length=8)
+    shape: tuple[int, ...] = Field(max_length=MOST_AXES)
     bound: float = Field(ge=0, allow_inf_nan=False)
     codec_bound: float = Field(ge=0, allow_inf_nan=False)
     payload_bytes: int = Field(ge=0)

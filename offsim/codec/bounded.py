@@ -13,7 +13,7 @@ import numpy as np
 import torch
 
 from offsim.codec.base import Codec
-from offsim.codec.blob import DTYPE_NAMES, Blob
+from offsim.codec.blob import DTYPE_NAMES, MOST_AXES, Blob
 from offsim.codec.raw import Raw
 from offsim.codec.registry import codec_named
 from offsim.errors import CodecError, InputError
@@ -46,7 +46,11 @@ def encode(weights: torch.Tensor, codec: Codec, bound: float = 0.0) -> Blob:
         position = int((~finite).nonzero()[0])
         raise InputError(f"the weight at flat position {position} is {float(flat[position])}")
     facts = {"dtype": DTYPE_NAMES[weights.dtype], "shape": tuple(weights.shape)}
-    if not codec.lossless:
+    if weights.ndim > MOST_AXES:
+        raise InputError(f"a tensor of {weights.ndim} axes; a blob has at most {MOST_AXES}")
+    if codec.lossless:
+        bound = 0.0
+    else:
         check_bound(bound)
         for tightened in _bounds_to_try(flat, bound):
             try:

@@ -44,7 +44,10 @@ class Cuszp(Float32Codec):
         largest = float(np.abs(values).max(initial=0.0))
         if largest / (2 * bound) >= LARGEST_QUOTIENT:
             raise CodecError(f"cuszp: bound {bound:g} is too fine for a value of {largest:g}")
-        return encode_stream(values, bound)
+        try:
+            return encode_stream(values, bound)
+        except InputError as error:
+            raise CodecError(str(error)) from error
 
     def decode_values(self, payload: Buffer, count: int, bound: float) -> Float32:
         """Decompress an official stream."""
@@ -57,10 +60,10 @@ def encode_stream(values: Float32, bound: float) -> bytes:
     Raises:
         InputError: the bound is not a positive float32 whose half inverse is finite.
     """
-    step = np.float32(bound)
-    with np.errstate(over="ignore", divide="ignore"):
+    with np.errstate(over="ignore", divide="ignore", under="ignore"):
+        step = np.float32(bound)
         inverse = np.float32(0.5) / step
-    if not (step > 0 and np.isfinite(inverse)):
+    if not (0 < step < np.inf and np.isfinite(inverse)):
         raise InputError(f"cuszp: the bound {bound:g} is not a usable positive float32")
     blocks = -(-len(values) // BLOCK)
     rate_area = -(-blocks // SUPERBLOCK_BLOCKS) * SUPERBLOCK_BLOCKS

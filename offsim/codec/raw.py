@@ -22,4 +22,6 @@ class Raw(Codec):
         """A copy of the bytes as a tensor."""
         if len(payload) != count * dtype.itemsize:
             raise CodecError(f"raw: {len(payload)} bytes cannot be {count} values of {dtype}")
+        if not count:
+            return torch.empty(0, dtype=dtype)
         return torch.from_numpy(np.frombuffer(payload, np.uint8).copy()).view(dtype)

@@ -46,7 +46,10 @@ class Sz3(Float32Codec):
         return bytes(stream)
 
     def decode_values(self, payload: Buffer, count: int, bound: float) -> Float32:
-        """Decompress; the stream knows its bound."""
+        """Decompress; the stream knows its bound.
+
+        pysz does not notice every damage: a blob's checksum does.
+        """
         if not count:
             return np.empty(0, np.float32)
         try:

@@ -39,18 +39,22 @@ ALL_EXPERTS_FUNCTIONS.register(NAME, _dispatch)
 
 @contextmanager
 def handled(model: PreTrainedModel, handler: Handler) -> Iterator[None]:
-    """Within the block, every MoE layer of the model runs through `handler`."""
-    before = model.config._experts_implementation
+    """Within the block, every MoE layer of the model runs through `handler`; blocks may nest."""
     modules = expert_modules(model)
-    for layer, module in enumerate(modules):
-        setattr(module, NAME, (layer, handler))
-    model.set_experts_implementation(NAME)
+    before = model.config._experts_implementation
+    handlers = [getattr(module, NAME, None) for module in modules]
     try:
+        for layer, module in enumerate(modules):
+            setattr(module, NAME, (layer, handler))
+        model.set_experts_implementation(NAME)
         yield
     finally:
         model.set_experts_implementation(before)
-        for module in modules:
-            delattr(module, NAME)
+        for module, earlier in zip(modules, handlers, strict=True):
+            if earlier is None:
+                delattr(module, NAME)
+            else:
+                setattr(module, NAME, earlier)
 
 
 class Resident:

@@ -1,6 +1,8 @@
 """The metrics of a run, defined once for simulated and measured ones (docs/model.md)."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 
@@ -16,7 +18,8 @@ class Metrics:
         label: MEASURED, SIMULATED or ESTIMATED.
         requests: how many.
         output_tokens: over all requests.
-        ttft_s: mean over requests of the time from its start to the end of its prompt pass.
+        ttft_s: mean over requests of the time from its start to its first token, the end of its
+            prompt pass.
         tpot_s: mean over requests of (last token - first token) / (output tokens - 1).
         itl_p50_s: median time between output tokens; p95 and p99 likewise.
         itl_p95_s: see there.
@@ -53,12 +56,18 @@ class Metrics:
 def metrics_of(record: RunRecord) -> Metrics:
     """Metrics of a run in which requests are served one after the other.
 
-    TPOT and ITL are NaN where no request has two output tokens.
+    What is not defined is NaN: TPOT and ITL where no request has two output tokens, means over no
+    prompt pass or no decode step, hit rates of no lookups.
+
+    Raises:
+        ValueError: the record has no step.
     """
+    if not record.steps:
+        raise ValueError("a record without a step has no metrics")
     requests: dict[int, list[StepRecord]] = {}
     for step in record.steps:
         requests.setdefault(step.request, []).append(step)
-    gaps = [step.end - step.start for step in record.steps if step.phase == DECODE]
+    gaps = [b.end - a.end for steps in requests.values() for a, b in pairwise(steps)]
     ttft = [steps[0].end - steps[0].start for steps in requests.values()]
     tpot = [
         (steps[-1].end - steps[0].end) / (len(steps) - 1)
@@ -74,24 +83,23 @@ def metrics_of(record: RunRecord) -> Metrics:
     hits, lookups = _hits(record.steps)
     hits_decode, lookups_decode = _hits(decode_steps)
     p50, p95, p99 = np.percentile(gaps, (50, 95, 99)) if gaps else (np.nan,) * 3
-    mean_gap = float(np.mean(gaps)) if gaps else np.nan
     makespan = record.steps[-1].end - record.steps[0].start
     return Metrics(
         label=record.label,
         requests=len(requests),
         output_tokens=len(record.steps),
-        ttft_s=float(np.mean(ttft)),
-        tpot_s=float(np.mean(tpot)) if tpot else np.nan,
+        ttft_s=_mean(ttft),
+        tpot_s=_mean(tpot),
         itl_p50_s=float(p50),
         itl_p95_s=float(p95),
         itl_p99_s=float(p99),
-        tokens_per_s=len(record.steps) / makespan,
+        tokens_per_s=len(record.steps) / makespan if makespan else np.inf,
         lookups=lookups,
-        hit_rate=hits / lookups,
+        hit_rate=hits / lookups if lookups else np.nan,
         hit_rate_decode=hits_decode / lookups_decode if lookups_decode else np.nan,
         link_bytes=sum(load.link_bytes for step in record.steps for load in step.loads),
-        prefill_s=float(np.mean([s.end - s.start for s in record.steps if s.phase == PREFILL])),
-        decode_compute_s=mean_gap - sum(stall.values()),
+        prefill_s=_mean([s.end - s.start for s in record.steps if s.phase == PREFILL]),
+        decode_compute_s=_mean([s.end - s.start for s in decode_steps]) - sum(stall.values()),
         decode_stall_s=stall,
     )
 
@@ -106,6 +114,10 @@ def split_wait(wait: Wait) -> dict[str, float]:
         since = until
     parts["hand-over"] = wait.end - since
     return parts
+
+
+def _mean(seconds: Sequence[float]) -> float:
+    return float(np.mean(seconds)) if seconds else np.nan
 
 
 def _hits(steps: list[StepRecord]) -> tuple[int, int]:

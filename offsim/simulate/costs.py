@@ -1,6 +1,7 @@
 """What each thing costs: a calibration seen through one policy and one link speed."""
 
 from dataclasses import dataclass
+from functools import cache, partial
 
 from offsim.calibration.schema import Calibration, CodecFigures, at_size, extra_after
 from offsim.policy.policy import Policy
@@ -38,18 +39,19 @@ class Costs:
         self.start_s = handover.start_s.value
         self.between_s = handover.between_s.value
         self.wake_s = handover.wake_s.value
+        # The same few token counts are asked for in every layer and step.
+        self._warm_s = cache(self._interpolated_warm_s)
+        self._warm_expert_s = cache(partial(at_size, calibration.compute.expert))
 
     def before_experts_s(self, layer: int, tokens: int, idle_s: float) -> float:
         """Dense part of a layer, after an idle time in the one before, and its dispatch, s."""
-        compute = self.calibration.compute
-        dense = at_size(compute.dense if layer else compute.first, tokens)
-        cooled = extra_after(compute.dense_cooling, idle_s)
-        return dense + at_size(compute.dispatch, tokens) + cooled
+        cooled = extra_after(self.calibration.compute.dense_cooling, idle_s) if idle_s else 0.0
+        return self._warm_s(layer > 0, tokens) + cooled
 
     def expert_s(self, tokens: int, waited_s: float = 0.0) -> float:
         """One expert that serves `tokens` tokens and was waited for, s."""
-        compute = self.calibration.compute
-        return at_size(compute.expert, tokens) + extra_after(compute.expert_cooling, waited_s)
+        cooled = extra_after(self.calibration.compute.expert_cooling, waited_s) if waited_s else 0.0
+        return self._warm_expert_s(tokens) + cooled
 
     def head_s(self, tokens: int) -> float:
         """From the last layer to the token, s."""
@@ -79,3 +81,8 @@ class Costs:
             link,
             StageCost("device decode", self.codec.unpack_s.value),
         ]
+
+    def _interpolated_warm_s(self, later: bool, tokens: int) -> float:
+        compute = self.calibration.compute
+        dense = compute.dense if later else compute.first
+        return at_size(dense, tokens) + at_size(compute.dispatch, tokens)

@@ -92,7 +92,9 @@ class Trace:
     def _check(self) -> None:
         for name, dtype in DTYPES.items():
             if getattr(self, name).dtype != dtype:
-                raise FormatError(f"trace: {name} is {getattr(self, name).dtype}, not {dtype}")
+                raise FormatError(
+                    f"trace: {name} is {getattr(self, name).dtype}, not {np.dtype(dtype)}"
+                )
         if self.experts.ndim != 3 or not self.experts.size:
             raise FormatError(f"trace: experts has the shape {self.experts.shape}, not 3 axes")
         if self.weights.shape != self.experts.shape:
@@ -123,6 +125,14 @@ def save_trace(trace: Trace, path: Path) -> None:
         save_file(arrays, partial, metadata)
 
 
+def _array(file: Any, name: str, path: Path) -> npt.NDArray[Any]:
+    try:
+        array: npt.NDArray[Any] = file.get_tensor(name)
+    except (TypeError, AttributeError) as error:  # a dtype that numpy does not have
+        raise FormatError(f"{path}: {name} has a dtype that a trace cannot have") from error
+    return array
+
+
 def load_trace(path: Path) -> Trace:
     """Read and check a trace.
 
@@ -140,7 +150,7 @@ def load_trace(path: Path) -> Trace:
             missing = set(DTYPES) - set(file.keys())
             if missing:
                 raise FormatError(f"{path}: the trace lacks {', '.join(sorted(missing))}")
-            arrays = {name: file.get_tensor(name) for name in DTYPES}
+            arrays = {name: _array(file, name, path) for name in DTYPES}
         return Trace(TraceInfo.model_validate(json.loads(text)), **arrays)
     except SafetensorError as error:
         raise FormatError(f"{path}: not a whole safetensors file ({error})") from error

@@ -8,6 +8,7 @@ import numpy.typing as npt
 import torch
 from transformers import PreTrainedModel
 
+from offsim.errors import InputError
 from offsim.model.generate import greedy_tokens
 from offsim.model.hook import Handler, Resident, handled
 from offsim.trace.format import DECODE, PREFILL, Trace, TraceInfo
@@ -43,14 +44,19 @@ def record(
 
     Args:
         model: with its experts resident.
-        prompts: ids of each request.
-        count: tokens written for each; the last is not computed on, so a request has
+        prompts: ids of each request, at least one.
+        count: tokens written for each, at least one; the last is not computed on, so a request has
             len(prompt) + count - 1 rows.
         info: metadata of the trace.
 
     Returns:
         The trace, and the tokens written for each request.
+
+    Raises:
+        InputError: no prompt, or no token to write.
     """
+    if not prompts or count < 1:
+        raise InputError(f"a trace of {len(prompts)} prompts and {count} tokens has nothing in it")
     recorder = Recorder(Resident(model))
     written, rows = [], []
     with handled(model, recorder):
@@ -72,8 +78,8 @@ def _rows(
     """The rows of one pass, by name."""
     tokens = len(ids)
     return {
-        "experts": ids.numpy().astype(np.uint16),
-        "weights": weights.numpy().astype(np.float16),
+        "experts": ids.cpu().numpy().astype(np.uint16),
+        "weights": weights.float().cpu().numpy().astype(np.float16),
         "request": np.full(tokens, request, np.int32),
         "position": np.arange(position, position + tokens, dtype=np.int32),
         "phase": np.full(tokens, phase, np.uint8),

@@ -1,0 +1,209 @@
+import json
+from collections.abc import Callable
+from pathlib import Path
+
+import numpy as np
+import pytest
+from pydantic import ValidationError
+from safetensors.numpy import save_file
+
+from offsim.errors import FormatError, InputError
+from offsim.trace import Trace, load_trace, save_trace
+from offsim.trace.format import DTYPES, TraceInfo
+
+from .traces import INFO, small_arrays, small_trace
+
+Arrays = dict[str, np.ndarray]
+
+
+def write(path: Path, arrays: Arrays, metadata: dict[str, str] | None = None) -> None:
+    """A trace file without any of the checks."""
+    if metadata is None:
+        metadata = {"offsim-trace": INFO.model_dump_json()}
+    save_file({name: np.ascontiguousarray(a) for name, a in arrays.items()}, path, metadata)
+
+
+def changed(name: str, index: tuple[int, ...], value: int) -> Arrays:
+    arrays = small_arrays()
+    arrays[name][index] = value
+    return arrays
+
+
+def test_round_trip(tmp_path: Path) -> None:
+    trace = small_trace()
+    save_trace(trace, tmp_path / "a" / "x.trace")
+    again = load_trace(tmp_path / "a" / "x.trace")
+    assert again.info == trace.info
+    for name, dtype in DTYPES.items():
+        array = getattr(again, name)
+        assert array.dtype == dtype
+        np.testing.assert_array_equal(array, getattr(trace, name))
+    assert [path.name for path in (tmp_path / "a").iterdir()] == ["x.trace"]
+
+
+def test_all_metadata_comes_back(tmp_path: Path) -> None:
+    info = TraceInfo(model="é", experts_per_layer=9, source="s", codec="cuszp", bound=1e-3)
+    save_trace(Trace(info, **small_arrays()), tmp_path / "x.trace")
+    assert load_trace(tmp_path / "x.trace").info == info
+
+
+def test_views_with_gaps_are_saved_as_they_read(tmp_path: Path) -> None:
+    arrays = small_arrays()
+    wide = np.repeat(arrays["experts"], 2, axis=2)[:, :, ::2]
+    assert not wide.flags.c_contiguous
+    save_trace(small_trace(experts=wide), tmp_path / "x.trace")
+    np.testing.assert_array_equal(load_trace(tmp_path / "x.trace").experts, arrays["experts"])
+
+
+def test_sizes() -> None:
+    trace = small_trace()
+    assert (trace.tokens, trace.layers, trace.top_k) == (6, 2, 2)
+
+
+def test_missing_file(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"none\.trace: no such trace file") as caught:
+        load_trace(tmp_path / "none.trace")
+    assert not isinstance(caught.value, FormatError)
+
+
+def test_folder_is_no_trace(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match="no such trace file"):
+        load_trace(tmp_path)
+
+
+def test_every_truncation_is_noticed(tmp_path: Path) -> None:
+    path = tmp_path / "x.trace"
+    save_trace(small_trace(), path)
+    data = path.read_bytes()
+    for kept in [*range(0, len(data), 7), len(data) - 1]:
+        path.write_bytes(data[:kept])
+        with pytest.raises(FormatError, match=r"x\.trace: not a whole safetensors file"):
+            load_trace(path)
+
+
+@pytest.mark.parametrize("data", [b"hello, this is text", bytes(100), b"\xff" * 100])
+def test_other_files_are_refused(tmp_path: Path, data: bytes) -> None:
+    (tmp_path / "x.trace").write_bytes(data)
+    with pytest.raises(FormatError, match=r"x\.trace: "):
+        load_trace(tmp_path / "x.trace")
+
+
+@pytest.mark.parametrize("metadata", [{}, {"format": "pt"}])
+def test_safetensors_file_without_our_metadata(tmp_path: Path, metadata: dict[str, str]) -> None:
+    write(tmp_path / "x.trace", small_arrays(), metadata)
+    with pytest.raises(FormatError, match=r"x\.trace: not an offsim trace"):
+        load_trace(tmp_path / "x.trace")
+
+
+@pytest.mark.parametrize(
+    ("change", "named"),
+    [
+        ({"version": 2}, "version is 2"),
+        ({"version": 0}, "version is 0"),
+        ({"experts_per_layer": 0}, "experts_per_layer is 0"),
+        ({"experts_per_layer": "four"}, "experts_per_layer is 'four'"),
+        ({"bound": -1.0}, "bound is -1.0"),
+        ({"model": None}, "model is None"),
+        ({"colour": "red"}, "colour is 'red'"),
+    ],
+    ids=str,
+)
+def test_wrong_metadata_is_named(tmp_path: Path, change: dict[str, object], named: str) -> None:
+    text = json.dumps({**INFO.model_dump(), **change})
+    write(tmp_path / "x.trace", small_arrays(), {"offsim-trace": text})
+    with pytest.raises(FormatError) as caught:
+        load_trace(tmp_path / "x.trace")
+    assert str(caught.value).startswith(f"{tmp_path / 'x.trace'}: trace metadata: {named}")
+
+
+@pytest.mark.parametrize("text", ["", "{", "[]", "null", "7"])
+def test_metadata_that_is_no_object(tmp_path: Path, text: str) -> None:
+    write(tmp_path / "x.trace", small_arrays(), {"offsim-trace": text})
+    with pytest.raises(FormatError, match=r"x\.trace: "):
+        load_trace(tmp_path / "x.trace")
+
+
+@pytest.mark.parametrize("name", DTYPES)
+def test_missing_array_is_named(tmp_path: Path, name: str) -> None:
+    arrays = small_arrays()
+    del arrays[name]
+    write(tmp_path / "x.trace", arrays)
+    with pytest.raises(FormatError, match=rf"x\.trace: the trace lacks {name}"):
+        load_trace(tmp_path / "x.trace")
+
+
+BAD: dict[str, tuple[Callable[[], Arrays], str]] = {
+    "expert id too large": (lambda: changed("experts", (3, 1, 0), 4), "expert 4 of a layer"),
+    "expert twice": (lambda: changed("experts", (2, 0, 1), 1), "same expert twice"),
+    "position skips": (lambda: changed("position", (3,), 4), "not in order"),
+    "position repeats": (lambda: changed("position", (1,), 0), "not in order"),
+    "request falls": (lambda: changed("request", (5,), 2), "not in order"),
+    "prefill after decode": (lambda: changed("phase", (3,), 0), "prefill tokens after decode"),
+    "unknown phase": (lambda: changed("phase", (3,), 2), "phase 2"),
+    "no tokens": (lambda: {n: a[:0] for n, a in small_arrays().items()}, "experts has the shape"),
+    "two dimensions": (
+        lambda: {**small_arrays(), "experts": small_arrays()["experts"][:, 0]},
+        "experts has the shape",
+    ),
+    "weights of one layer": (
+        lambda: {**small_arrays(), "weights": small_arrays()["weights"][:, :1]},
+        "weights has the shape",
+    ),
+    "a request too few": (
+        lambda: {**small_arrays(), "request": small_arrays()["request"][:-1]},
+        "request does not have one value a token",
+    ),
+    "a phase too many": (
+        lambda: {**small_arrays(), "phase": np.ones(7, np.uint8)},
+        "phase does not have one value a token",
+    ),
+    "positions in columns": (
+        lambda: {**small_arrays(), "position": small_arrays()["position"][:, None]},
+        "position does not have one value a token",
+    ),
+}
+
+
+@pytest.mark.parametrize("case", BAD)
+def test_arrays_that_do_not_fit_together(tmp_path: Path, case: str) -> None:
+    make, message = BAD[case]
+    with pytest.raises(FormatError, match=message):
+        Trace(INFO, **make())
+    path = tmp_path / "x.trace"
+    write(path, make())
+    with pytest.raises(FormatError, match=message) as caught:
+        load_trace(path)
+    assert str(caught.value).startswith(str(path))
+
+
+@pytest.mark.parametrize(
+    ("name", "dtype"),
+    [
+        ("experts", np.int64),
+        ("experts", np.uint8),
+        ("weights", np.float32),
+        ("request", np.int64),
+        ("position", np.uint32),
+        ("phase", np.int8),
+    ],
+)
+def test_wrong_dtype_is_named(tmp_path: Path, name: str, dtype: type) -> None:
+    arrays = small_arrays()
+    arrays[name] = arrays[name].astype(dtype)
+    path = tmp_path / "x.trace"
+    write(path, arrays)
+    with pytest.raises(FormatError, match=f"{name} is {np.dtype(dtype)}") as caught:
+        load_trace(path)
+    assert str(caught.value).startswith(str(path))
+
+
+def test_a_request_may_begin_at_any_position_with_decode() -> None:
+    arrays = small_arrays()
+    arrays["position"] += np.int32(7)
+    arrays["phase"][:] = 1
+    assert Trace(INFO, **arrays).tokens == 6
+
+
+def test_metadata_cannot_be_changed() -> None:
+    with pytest.raises(ValidationError, match="frozen"):
+        INFO.model = "other"
