@@ -1,0 +1,239 @@
+"""A small study folder, made up: nothing here is timed."""
+
+import json
+from datetime import date
+from itertools import product
+from pathlib import Path
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from offsim.calibration.schema import (
+    Calibration,
+    CodecFigures,
+    ComputeFigures,
+    Figure,
+    HandoverFigures,
+    LinkFigures,
+    Machine,
+    ModelFacts,
+    SizedFigure,
+)
+from offsim.files import write_yaml
+from offsim.study.tables import codec_table, compute_table, link_table
+from offsim.trace import DECODE, PREFILL, Trace, save_trace
+from offsim.trace.format import TraceInfo
+from offsim.trace.statistics import use_table
+
+LAYERS, EXPERTS, TOP_K = 3, 4, 2
+STORAGES = (("raw", 0.0), ("cuszp", 2.0**-7), ("sz3", 0.003))
+LINKS = (30.0, 60.0)
+SLOTS = (1, 3)
+
+
+def _figure(seconds: float) -> Figure:
+    return Figure(label="MEASURED", value=seconds, p10=0.9 * seconds, p90=1.2 * seconds, samples=7)
+
+
+def _sized(*pairs: tuple[int, float]) -> list[SizedFigure]:
+    return [SizedFigure(size=size, seconds=_figure(seconds)) for size, seconds in pairs]
+
+
+def made_trace(layers: int = LAYERS, experts: int = EXPERTS, tokens: int = 24) -> Trace:
+    rng = np.random.default_rng(3)
+    ids = [[rng.permutation(experts)[:TOP_K] for _ in range(layers)] for _ in range(tokens)]
+    half = tokens // 2
+    within = np.arange(half)
+    return Trace(
+        TraceInfo(model="made-up", experts_per_layer=experts, source="a test"),
+        experts=np.array(ids, np.uint16),
+        weights=np.full((tokens, layers, TOP_K), 1 / TOP_K, np.float16),
+        request=np.repeat(np.arange(2), half).astype(np.int32),
+        position=np.concatenate([within, within]).astype(np.int32),
+        phase=np.where(np.concatenate([within, within]) < 4, PREFILL, DECODE).astype(np.uint8),
+    )
+
+
+def made_calibration() -> Calibration:
+    codecs = [
+        CodecFigures(
+            codec=codec,
+            options={},
+            bound=bound,
+            placement="host" if codec == "sz3" else "device",
+            blob_bytes=[[1000] * EXPERTS] * LAYERS,
+            ratio=1.0 if not bound else 3.0,
+            largest_error=bound,
+            fallbacks=0,
+            encode_s=_figure(3e-3),
+            decode_s=_figure(2e-4),
+            unpack_s=_figure(1e-5) if codec == "sz3" else None,
+            compute_slowdown=1.1,
+            decode_slowdown=1.2,
+        )
+        for codec, bound in STORAGES
+    ]
+    return Calibration(
+        machine=Machine(
+            cpu="CPU", cores=2, system="Linux", versions={}, measured_on=date(2026, 1, 2)
+        ),
+        model=ModelFacts(
+            name="made-up",
+            layers=LAYERS,
+            experts=EXPERTS,
+            top_k=TOP_K,
+            hidden=16,
+            width=8,
+            dtype_bytes=2,
+        ),
+        link=LinkFigures(
+            copies=_sized((4096, 1e-6), (65536, 5e-6)),
+            latency_s=1e-6,
+            bytes_per_s=1e10,
+            residual=0.1,
+            overshoot_s=_figure(1e-5),
+        ),
+        compute=ComputeFigures(
+            first=_sized((5, 6e-4)),
+            dense=_sized((1, 3e-4), (40, 5e-4)),
+            head=_sized((5, 1e-4)),
+            dispatch=_sized((1, 3e-5), (40, 8e-5)),
+            expert=_sized((1, 3e-5), (20, 6e-5)),
+        ),
+        handover=HandoverFigures(
+            submit_s=_figure(3e-5),
+            start_s=_figure(9e-5),
+            between_s=_figure(4e-5),
+            wake_s=_figure(6e-5),
+        ),
+        codecs=codecs,
+    )
+
+
+def _check() -> pd.DataFrame:
+    rows = []
+    for number, ((codec, bound), slots, link) in enumerate(product(STORAGES, SLOTS, LINKS)):
+        row: dict[str, object] = {
+            "codec": codec,
+            "bound": bound,
+            "cache": "lru",
+            "slots": slots,
+            "link_MB_per_s": link,
+        }
+        measured = (0.004 if codec == "cuszp" else 0.008) + 0.3 / (link * slots)
+        error = (-0.12, 0.02, 0.004)[number % 3]
+        for metric in ("ttft", "tpot", "itl_p95", "throughput"):
+            row |= {
+                f"{metric}_simulated": (1 + error) * measured,
+                f"{metric}_measured": measured,
+                f"{metric}_error": error,
+                f"{metric}_spread": 0.01,
+            }
+        row |= {
+            "hit_rate_measured": 0.5,
+            "decisions_equal": True,
+            "tokens_equal": True,
+        }
+        rows.append(row)
+    return pd.DataFrame(rows)
+
+
+def _breakdown(check: pd.DataFrame) -> pd.DataFrame:
+    parts = ("compute", "host decode", "link", "device decode", "hand-over")
+    rows = [
+        {
+            "scenario": f"{row['codec']} {number}",
+            "label": label,
+            "part": part,
+            "seconds": row[f"tpot_{label.lower()}"] / len(parts),
+        }
+        for number, row in enumerate(check.to_dict("records"))
+        for label in ("SIMULATED", "MEASURED")
+        for part in parts
+    ]
+    return pd.DataFrame(rows)
+
+
+def _accuracy() -> pd.DataFrame:
+    rows: list[dict[str, object]] = []
+    for codec, bound in STORAGES:
+        named = {"codec": codec, "bound": bound}
+        share = 0.75 if bound else 0.85
+        for task in ("add", "sort"):
+            scores = {
+                f"{score}{end}": share + shift
+                for score in ("pia", "ica")
+                for end, shift in (("", 0.0), ("_low", -0.1), ("_high", 0.1))
+            }
+            rows.append({**named, "task": task, "items": 20, **scores})
+        rows.append({**named, "task": "prose", "bits_a_character": 1.5 + bound})
+    return pd.DataFrame(rows)
+
+
+def _curve() -> pd.DataFrame:
+    return pd.DataFrame(
+        [
+            {
+                "codec": codec,
+                "bound": 2.0**power,
+                "ratio": 10 + power,
+                "bits_per_weight": 16 / (10 + power),
+                "decode_bytes_per_s": 4e8 + 1e7 * power,
+            }
+            for codec in ("cuszp", "sz3")
+            for power in (-8, -7, -6)
+        ]
+    )
+
+
+def _summary(check: pd.DataFrame) -> dict[str, object]:
+    return {
+        "offsim": "0.1.0",
+        "model": "made-up",
+        "machine": {
+            "cpu": "CPU",
+            "cores": 2,
+            "system": "Linux",
+            "measured_on": "2026-01-02",
+            "versions": {"numpy": "2.0"},
+        },
+        "policies_checked": len(check),
+        "kendall_tau": 0.9,
+        "decision_logs_equal": True,
+        "tokens_equal": True,
+        "bytes_equal": True,
+        "every_expert_within_its_bound": True,
+        "link_bytes_per_s": 60e6,
+        "link_imitates": "a large model over a fast link",
+        "transfer_to_compute": 4.2,
+        "link_slowed_by": 533.0,
+        "requests": 2,
+        "tokens_a_request": 12,
+        "repeats": 3,
+        "items_a_task": 20,
+    }
+
+
+@pytest.fixture
+def study_folder(tmp_path: Path) -> Path:
+    """A folder as `offsim study --out` leaves it."""
+    folder = tmp_path / "study"
+    folder.mkdir()
+    check, calibration, trace = _check(), made_calibration(), made_trace()
+    write_yaml(folder / "calibration.yaml", calibration)
+    save_trace(trace, folder / "traces" / "raw-0.safetensors")
+    tables = {
+        "check": check,
+        "breakdown": _breakdown(check),
+        "accuracy": _accuracy(),
+        "codecs": codec_table(calibration),
+        "curve": _curve(),
+        "compute": compute_table(calibration),
+        "link": link_table(calibration),
+        "usage": use_table(trace),
+    }
+    for name, table in tables.items():
+        table.to_csv(folder / f"{name}.csv", index=False)
+    (folder / "summary.json").write_text(json.dumps(_summary(check)), encoding="utf-8")
+    return folder
