@@ -93,8 +93,8 @@ class CoolingPoint(Strict):
     """What compute loses because it stood idle: its caches hold other things by then.
 
     Attributes:
-        idle_s: how long it stood idle.
-        extra: how much longer the next piece of work takes, s.
+        idle_s: how long it stood idle in a layer.
+        extra: by how much its work took longer from there to the experts of the next layer, s.
     """
 
     idle_s: Seconds
@@ -110,8 +110,8 @@ class ComputeFigures(Strict):
         head: from the last layer's experts to the token.
         dispatch: cache lookup, queueing and the weighted sum of one layer.
         expert: one expert, by the tokens that it serves.
-        dense_cooling: for the dense part, by the idle time in the layer before it.
-        expert_cooling: for an expert that was waited for, by the length of that wait.
+        cooling: what a layer loses, by the time that compute stood idle in it, one token.
+        still_cold: share of that loss that the next layer has too where nothing is waited for.
     """
 
     first: list[SizedFigure] = Field(min_length=1)
@@ -119,8 +119,8 @@ class ComputeFigures(Strict):
     head: list[SizedFigure] = Field(min_length=1)
     dispatch: list[SizedFigure] = Field(min_length=1)
     expert: list[SizedFigure] = Field(min_length=1)
-    dense_cooling: list[CoolingPoint] = Field(default_factory=list)
-    expert_cooling: list[CoolingPoint] = Field(default_factory=list)
+    cooling: list[CoolingPoint] = Field(default_factory=list)
+    still_cold: float = Field(default=0.0, ge=0, le=1)
 
 
 class HandoverFigures(Strict):

@@ -1,27 +1,38 @@
 """From the time stamps of a run to what compute and hand-over cost."""
 
-from bisect import bisect_left
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from itertools import pairwise
 from statistics import fmean
 
+import numpy as np
+from scipy.optimize import minimize_scalar
+
 from offsim.calibration.fit import figure
 from offsim.calibration.measure import by_size
-from offsim.calibration.schema import ComputeFigures, CoolingPoint, HandoverFigures
+from offsim.calibration.schema import ComputeFigures, CoolingPoint, HandoverFigures, extra_after
 from offsim.record import RunRecord
 from offsim.record.times import LayerTimes, StepTimes
 
+OUTLIER_S = 0.002
+"""A layer this far from the median was interrupted by something else."""
 Observed = tuple[RunRecord, Sequence[StepTimes]]
 """What a run gave: its record and its time stamps."""
 
 
-def compute_figures(times: Sequence[StepTimes], missing: Sequence[Observed]) -> ComputeFigures:
+def compute_figures(
+    times: Sequence[StepTimes],
+    missing: Sequence[Observed],
+    halved: Observed,
+    submit_s: float,
+) -> ComputeFigures:
     """Costs of compute.
 
     Args:
         times: stamps of steps in which every expert was resident; layers in which something was
             loaded are left out.
         missing: runs in which every expert was missing, each on a link of another pace.
+        halved: a run in which half of the experts had a slot.
+        submit_s: compute's own time to ask for one load, s.
     """
     first, dense, head = [], [], []
     for step in times:
@@ -33,53 +44,70 @@ def compute_figures(times: Sequence[StepTimes], missing: Sequence[Observed]) -> 
     resident = [layer for step in times for layer in step.layers if not layer.misses]
     dispatch = [(layer.tokens, _dispatch(layer)) for layer in resident]
     expert = [(n, end - start) for layer in resident for n, start, end in layer.experts]
-    warm_dense = figure([s for n, s in dense if n == 1]).value
-    warm_expert = figure([s for n, s in expert if n == 1]).value
+    warm = {
+        name: figure([seconds for tokens, seconds in samples if tokens == 1]).value
+        for name, samples in (("dense", dense), ("dispatch", dispatch), ("expert", expert))
+    }
+    losses = [[pair for step in _losses(seen, warm, submit_s) for pair in step] for seen in missing]
+    cooling = sorted(map(_point, filter(None, losses)), key=lambda point: point.idle_s)
     return ComputeFigures(
         first=by_size(first),
         dense=by_size(dense),
         head=by_size(head),
         dispatch=by_size(dispatch),
         expert=by_size(expert),
-        dense_cooling=_points(_dense_after_idle(seen, warm_dense) for seen in missing),
-        expert_cooling=_points(_experts_after_idle(seen, warm_expert) for seen in missing),
+        cooling=cooling,
+        still_cold=_still_cold(list(_losses(halved, warm, submit_s)), cooling),
     )
 
 
-def _points(groups: Iterable[list[tuple[float, float]]]) -> list[CoolingPoint]:
-    """A point for each group of (idle, extra), by rising idle time."""
-    points = [
-        CoolingPoint(idle_s=fmean(idle for idle, _ in g), extra=figure([e for _, e in g]))
-        for g in groups
-        if g
-    ]
-    return sorted(points, key=lambda point: point.idle_s)
+Loss = tuple[float, float]
+"""How long compute stood idle in a layer, and what it lost from there to the next one, s."""
 
 
-def _dense_after_idle(seen: Observed, warm_s: float) -> list[tuple[float, float]]:
-    """Idle time in a decode layer, and by how much the dense part after it was longer, s."""
-    samples = []
+def _losses(seen: Observed, warm: dict[str, float], submit_s: float) -> Iterator[list[Loss]]:
+    """What each layer of each decode step lost against warm caches."""
     for record, times in zip(seen[0].steps, seen[1], strict=True):
+        if times.tokens != 1:
+            continue
         idle = [0.0] * len(times.layers)
         for wait in record.waits:
             idle[wait.load.layer] += wait.end - wait.start
-        if times.tokens == 1:
-            for layer, (before, after) in enumerate(pairwise(times.layers)):
-                samples.append((idle[layer], after.enter - before.leave - warm_s))
-    return samples
+        losses = []
+        for layer, (this, after) in enumerate(pairwise(times.layers)):
+            expected = warm["dense"] + warm["dispatch"] + len(this.experts) * warm["expert"]
+            taken = after.enter - this.enter - idle[layer] - this.misses * submit_s
+            losses.append((idle[layer], taken - expected))
+        yield losses
 
 
-def _experts_after_idle(seen: Observed, warm_s: float) -> list[tuple[float, float]]:
-    """Length of a wait in a decode layer, and by how much its expert was longer, s."""
-    samples = []
-    for record, times in zip(seen[0].steps, seen[1], strict=True):
-        if times.tokens == 1:
-            ran = {start: end for layer in times.layers for _, start, end in layer.experts}
-            starts = sorted(ran)
-            for wait in record.waits:
-                start = starts[bisect_left(starts, wait.end)]
-                samples.append((wait.end - wait.start, ran[start] - start - warm_s))
-    return samples
+def _point(losses: list[Loss]) -> CoolingPoint:
+    return CoolingPoint(
+        idle_s=fmean(idle for idle, _ in losses), extra=figure([lost for _, lost in losses])
+    )
+
+
+def _still_cold(steps: list[list[Loss]], cooling: list[CoolingPoint]) -> float:
+    """The share of a loss that is left one layer later, by least squares over whole steps."""
+    actual = np.array([lost for step in steps for _, lost in step])
+    if not len(actual) or not cooling:
+        return 0.0
+    kept = np.abs(actual - np.median(actual)) < OUTLIER_S
+
+    def error(share: float) -> float:
+        guess = [cold for step in steps for cold in coldness([i for i, _ in step], cooling, share)]
+        return float(((np.array(guess) - actual)[kept] ** 2).sum())
+
+    return float(minimize_scalar(error, bounds=(0.0, 1.0), method="bounded").x)
+
+
+def coldness(idle: Sequence[float], cooling: list[CoolingPoint], share: float) -> list[float]:
+    """What each layer loses, s, given how long compute stood idle in it, s."""
+    cold, losses = 0.0, []
+    for seconds in idle:
+        cold = max(share * cold, extra_after(cooling, seconds))
+        losses.append(cold)
+    return losses
 
 
 def handover_figures(missing: Sequence[Observed], asking_nothing_s: float) -> HandoverFigures:

@@ -43,15 +43,24 @@ class Costs:
         self._warm_s = cache(self._interpolated_warm_s)
         self._warm_expert_s = cache(partial(at_size, calibration.compute.expert))
 
-    def before_experts_s(self, layer: int, tokens: int, idle_s: float) -> float:
-        """Dense part of a layer, after an idle time in the one before, and its dispatch, s."""
-        cooled = extra_after(self.calibration.compute.dense_cooling, idle_s) if idle_s else 0.0
-        return self._warm_s(layer > 0, tokens) + cooled
+    def before_experts_s(self, layer: int, tokens: int) -> float:
+        """Dense part of a layer and the dispatch of its experts, caches warm, s."""
+        return self._warm_s(layer > 0, tokens)
 
-    def expert_s(self, tokens: int, waited_s: float = 0.0) -> float:
-        """One expert that serves `tokens` tokens and was waited for, s."""
-        cooled = extra_after(self.calibration.compute.expert_cooling, waited_s) if waited_s else 0.0
-        return self._warm_expert_s(tokens) + cooled
+    def coldness_s(self, before_s: float, idle_s: float) -> float:
+        """What compute loses to cold caches after a layer.
+
+        Args:
+            before_s: what it lost after the layer before, s.
+            idle_s: how long it stood idle in this one, s.
+        """
+        compute = self.calibration.compute
+        lost = extra_after(compute.cooling, idle_s) if idle_s else 0.0
+        return max(compute.still_cold * before_s, lost)
+
+    def expert_s(self, tokens: int) -> float:
+        """One expert that serves `tokens` tokens, s."""
+        return self._warm_expert_s(tokens)
 
     def head_s(self, tokens: int) -> float:
         """From the last layer to the token, s."""

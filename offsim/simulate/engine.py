@@ -102,13 +102,14 @@ def _compute(
     machine: _Machine, cache: ExpertCache, costs: Costs, trace: Trace, record: RunRecord
 ) -> Generator[simpy.Event, Any, None]:
     env = machine.env
-    idle = 0.0
+    cold = 0.0
     for step in steps_of(trace):
         now = StepRecord(step.request, step.phase, env.now)
         record.steps.append(now)
         for layer in range(trace.layers):
-            yield machine.compute.work(costs.before_experts_s(layer, step.tokens, idle))
+            yield machine.compute.work(costs.before_experts_s(layer, step.tokens) + cold)
             idle = yield from _experts(machine, cache, costs, step, layer, now)
+            cold = costs.coldness_s(cold, idle)
         yield machine.compute.work(costs.head_s(step.tokens))
         now.end = env.now
 
@@ -141,5 +142,5 @@ def _experts(
             yield env.timeout(costs.wake_s)
             now.waits.append(Wait(since, env.now, load))
         idle += env.now - since
-        yield machine.compute.work(costs.expert_s(tokens[load.expert], env.now - since))
+        yield machine.compute.work(costs.expert_s(tokens[load.expert]))
     return idle

@@ -39,6 +39,8 @@ SEED = 17
 """Of the prompts that calibration runs; a check uses other prompts."""
 MISS_SECONDS = (0.0003, 0.001, 0.003, 0.01)
 """How long a raw expert is on the link in the runs that measure hand-overs and cooling, s."""
+HALVED_SECONDS = 0.001
+"""The same in the run that measures how soon compute is warm again, s."""
 DECODE_SECONDS = 0.002
 """How long a raw expert is on the link while decoding is measured: a worker that has just woken
 up decodes more slowly than one in a tight loop, and in a run it has always just woken up."""
@@ -143,8 +145,12 @@ def measure_compute(
         pace = raw.shape.bytes / seconds
         run = run_offloaded(model, raw, Policy(slots=0), asked[:2], effort.tokens, pace)
         missing.append((run.record, run.times))
+    half = Policy(slots=raw.shape.experts // 2)
+    run = run_offloaded(model, raw, half, asked, effort.tokens, raw.shape.bytes / HALVED_SECONDS)
     nothing = figure(list(asking_nothing(times))).value
-    return compute_figures(times, missing), handover_figures(missing, nothing)
+    handover = handover_figures(missing, nothing)
+    submit = handover.submit_s.value
+    return compute_figures(times, missing, (run.record, run.times), submit), handover
 
 
 def _codec(model: PreTrainedModel, store: ExpertStore, effort: Effort) -> CodecFigures:
