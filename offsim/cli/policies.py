@@ -1,7 +1,10 @@
 """From the options of a command to a policy, refused with one sentence where they do not fit."""
 
 import math
+from collections.abc import Callable
+from enum import StrEnum
 
+import typer
 from pydantic import ValidationError
 
 from offsim.codec.bounded import check_bound
@@ -30,14 +33,50 @@ def policy_of(codec: str, bound: float, cache: str = "lru", slots: int = 0) -> P
         raise InputError(f"policy: {first_problem(error)}") from error
 
 
-def link_bytes_per_s(megabytes: float | None) -> float | None:
-    """MB/s as bytes/s.
+class Pace(StrEnum):
+    """Link speeds that are not numbers."""
+
+    PACED = "paced"
+    PLAIN = "plain"
+
+
+def link_speed(text: str) -> float | Pace:
+    """`paced`, `plain`, or MB/s as bytes/s.
 
     Raises:
-        InputError: not a positive number.
+        InputError: none of these, or not a positive number.
     """
-    if megabytes is None:
-        return None
+    if text in tuple(Pace):
+        return Pace(text)
+    try:
+        megabytes = float(text)
+    except ValueError:
+        megabytes = math.nan
     if not (math.isfinite(megabytes) and megabytes > 0):
-        raise InputError(f"--link is a speed in MB/s above zero, not {megabytes:g}")
+        raise InputError(f"--link is `paced`, `plain` or MB/s above zero, not {text}")
     return megabytes * 1e6
+
+
+def resolved(speed: float | Pace, layer_s: Callable[[], float], expert_bytes: int) -> float | None:
+    """Bytes/s of a link, None for plain copies; says on stderr what a paced link imitates.
+
+    Args:
+        speed: as given.
+        layer_s: gives the compute of one layer and token, s; called for `paced` only.
+        expert_bytes: of one expert in its stored dtype.
+    """
+    from offsim.study.reference import MIXTRAL_PCIE4, pace_at
+
+    if speed is Pace.PLAIN:
+        return None
+    if speed is not Pace.PACED:
+        return float(speed)
+    pace = pace_at(layer_s(), expert_bytes)
+    typer.echo(
+        f"link paced to {pace / 1e6:.1f} MB/s: an expert in its stored dtype takes "
+        f"{MIXTRAL_PCIE4.ratio:.2f} times as long as the compute of one layer and token, as for "
+        f"{MIXTRAL_PCIE4.name} [ESTIMATED], whose link is "
+        f"{MIXTRAL_PCIE4.link_bytes_per_s / pace:.0f} times as fast; decoding is not slowed",
+        err=True,
+    )
+    return pace

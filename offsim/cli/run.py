@@ -8,7 +8,7 @@ def run(
     bound: options.Bound = 0.0,
     cache: options.Cache = "lru",
     slots: options.Slots = 4,
-    link: options.LinkSpeed = None,
+    link: options.LinkSpeed = "paced",
     requests: options.Requests = 2,
     tokens: options.Tokens = 24,
     seed: options.Seed = 5,
@@ -18,30 +18,33 @@ def run(
 
     Example: offsim run --codec cuszp --bound 0.0078125 --slots 4 --link 60
     """
-    from offsim.cli.policies import link_bytes_per_s, policy_of
+    from offsim.cli.policies import link_speed, policy_of, resolved
 
     policy = policy_of(codec, bound, cache, slots)
-    speed = link_bytes_per_s(link)
+    speed = link_speed(link)
     with display.progress() as tell:
         tell("loading the embedded model", 0.0)
         from offsim.codec import codec_named
         from offsim.record import metrics_of
         from offsim.runtime import ExpertStore, run_offloaded
+        from offsim.study.calibrate import resident_layer_s
         from offsim.study.workload import prompts
         from offsim.testbed.load import load
 
         model = load()
         tell(f"compressing with {policy.storage}", 0.1)
         store = ExpertStore.of(model, codec_named(codec), bound)
+        asked = prompts(requests, seed)
+        pace = resolved(speed, lambda: resident_layer_s(model, store, asked), store.shape.bytes)
         tell("running", 0.2)
         steps = iter(range(requests * tokens))
         ran = run_offloaded(
             model,
             store,
             policy,
-            prompts(requests, seed),
+            asked,
             tokens,
-            speed,
+            pace,
             lambda: tell("running", 0.2 + 0.8 * next(steps) / (requests * tokens)),
         )
     display.show_metrics(

@@ -15,7 +15,7 @@ def simulate(
     bound: options.Bound = 0.0,
     cache: options.Cache = "lru",
     slots: options.Slots = 4,
-    link: options.LinkSpeed = None,
+    link: options.LinkSpeed = "paced",
     as_json: options.Json = False,
 ) -> None:
     """Replay a trace under a policy on a calibrated machine.
@@ -24,14 +24,15 @@ def simulate(
     out/calibration.yaml --codec cuszp --bound 0.0078125 --slots 4 --link 60
     """
     from offsim.calibration.schema import Calibration
-    from offsim.cli.policies import link_bytes_per_s, policy_of
+    from offsim.cli.policies import link_speed, policy_of, resolved
     from offsim.files import read_yaml
     from offsim.record import metrics_of
     from offsim.simulate import simulate as replay
+    from offsim.study.reference import layer_s
     from offsim.trace import load_trace
 
     policy = policy_of(codec, bound, cache, slots)
-    speed = link_bytes_per_s(link)
+    speed = link_speed(link)
     recorded = load_trace(trace)
     if (recorded.info.codec, recorded.info.bound) not in {("raw", 0.0), policy.key}:
         typer.echo(
@@ -39,5 +40,8 @@ def simulate(
             f"{recorded.info.bound:g}; routing under {policy.storage} may differ",
             err=True,
         )
-    record = replay(recorded, policy, read_yaml(calibration, Calibration), speed)
+    figures = read_yaml(calibration, Calibration)
+    figures.codec(*policy.key)  # refuses what was not calibrated before anything is said
+    pace = resolved(speed, lambda: layer_s(figures), figures.model.expert_bytes)
+    record = replay(recorded, policy, figures, pace)
     display.show_metrics(str(policy), metrics_of(record), as_json)

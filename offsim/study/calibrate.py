@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
+from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -151,6 +152,23 @@ def measure_compute(
     handover = handover_figures(missing, nothing)
     submit = handover.submit_s.value
     return compute_figures(times, missing, (run.record, run.times), submit), handover
+
+
+def resident_layer_s(
+    model: PreTrainedModel, store: ExpertStore, asked: Sequence[Sequence[int]]
+) -> float:
+    """Compute of one layer and token with every expert resident, s: a short measurement.
+
+    Args:
+        model: whose experts are in the store.
+        store: under any codec.
+        asked: prompts; the last is run twice, first to fill the slots.
+    """
+    policy = Policy(codec=store.codec.name, bound=store.bound, slots=store.shape.experts)
+    tokens = 16
+    run = run_offloaded(model, store, policy, [asked[-1]] * 2, tokens)
+    layers = [layer for step in run.times[tokens + 1 :] for layer in pairwise(step.layers)]
+    return figure([after.enter - before.enter for before, after in layers]).value
 
 
 def _codec(model: PreTrainedModel, store: ExpertStore, effort: Effort) -> CodecFigures:

@@ -52,7 +52,22 @@ def pace(calibration: Calibration, reference: Reference = MIXTRAL_PCIE4) -> floa
         calibration: of this machine; gives the compute of one layer and token.
         reference: the machine to imitate.
     """
+    return pace_at(layer_s(calibration), calibration.model.expert_bytes, reference)
+
+
+def layer_s(calibration: Calibration) -> float:
+    """Compute of one layer and token with its experts resident, s."""
     compute, top_k = calibration.compute, calibration.model.top_k
-    layer = at_size(compute.dense, 1) + at_size(compute.dispatch, 1)
-    layer += top_k * at_size(compute.expert, 1)
-    return calibration.model.expert_bytes / (reference.ratio * layer)
+    dense = at_size(compute.dense, 1) + at_size(compute.dispatch, 1)
+    return dense + top_k * at_size(compute.expert, 1)
+
+
+def pace_at(layer_s: float, expert_bytes: int, reference: Reference = MIXTRAL_PCIE4) -> float:
+    """Bytes/s at which an expert takes `reference.ratio` times as long as a layer.
+
+    Args:
+        layer_s: compute of one layer and token, s.
+        expert_bytes: of one expert in its stored dtype.
+        reference: the machine to imitate.
+    """
+    return expert_bytes / (reference.ratio * layer_s)

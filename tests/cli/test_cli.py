@@ -54,7 +54,7 @@ def inputs(tmp_path: Path) -> dict[str, str]:
         ),
         (
             "simulate --trace {good_safetensors} --calibration {good_yaml} --link -3",
-            "--link is a speed in MB/s above zero, not -3",
+            "--link is `paced`, `plain` or MB/s above zero, not -3",
         ),
         (
             "simulate --trace {good_safetensors} --calibration {good_yaml} --codec sz3 --bound 1",
