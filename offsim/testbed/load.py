@@ -5,6 +5,7 @@ from pathlib import Path
 
 import torch
 from transformers import Qwen3MoeForCausalLM
+from transformers.utils.logging import disable_progress_bar
 
 from offsim.errors import InputError
 
@@ -25,6 +26,7 @@ def load(folder: Path = CHECKPOINT) -> Qwen3MoeForCausalLM:
     """
     if not (folder / "model.safetensors").is_file():
         raise InputError(f"{folder}: no checkpoint (model.safetensors) in this folder")
+    disable_progress_bar()
     model: Qwen3MoeForCausalLM = Qwen3MoeForCausalLM.from_pretrained(
         folder, dtype=torch.float32, use_safetensors=True
     )
