@@ -5,7 +5,8 @@ import typer
 from offsim.cli.devices import Device, require
 from offsim.codec import codec_named
 from offsim.runtime import ExpertStore
-from offsim.study.calibrate import FULL, measure_compute
+from offsim.study.calibrate import FULL, SEED
+from offsim.study.samplers import ComputeSampler
 from offsim.testbed.load import load
 
 
@@ -13,7 +14,11 @@ def main(device: Device = Device.CPU) -> None:
     """Run the embedded model with all and with none of its experts resident; prints MEASURED."""
     require(device)
     model = load()
-    compute, handover = measure_compute(model, ExpertStore.of(model, codec_named("raw"), 0.0), FULL)
+    raw = ExpertStore.of(model, codec_named("raw"), 0.0)
+    sampler = ComputeSampler(model, raw, FULL.tokens)
+    for number in range(FULL.rounds):
+        sampler.round(FULL.requests, SEED + number)
+    compute, handover = sampler.figures()
     typer.echo(compute.model_dump_json(indent=2))
     typer.echo(handover.model_dump_json(indent=2))
 

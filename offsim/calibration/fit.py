@@ -7,15 +7,15 @@ from scipy.optimize import nnls
 
 from offsim.calibration.schema import Figure, SizedFigure
 
-TRIM = 0.1
+TRIM = 0.25
 """Share of the samples cut off at each end before the mean is taken."""
 
 
 def figure(samples: Sequence[float]) -> Figure:
-    """A measured figure: the mean of the samples without the outer tenths, and their spread.
+    """A measured figure: the mean of the middle half of the samples, and their spread.
 
-    The trimmed mean and not the median, because the time of a token is a sum of many such times,
-    whose expectation is the sum of means; the trimming keeps a rare pause of the machine out.
+    Not the median, because the time of a token is a sum of many such times, and a mean is closer
+    to additive; not the mean, because a shared machine is slow for seconds at a time.
 
     Args:
         samples: seconds, at least one.

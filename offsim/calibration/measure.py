@@ -12,9 +12,6 @@ from offsim.calibration.schema import Figure, LinkFigures, SizedFigure
 Bytes = npt.NDArray[np.uint8]
 COPY_SIZES = tuple(1 << power for power in range(12, 23))
 """Bytes of the link sweep: 4 KiB to 4 MiB."""
-PACED_BYTES = 64_000
-PACES = (20e6, 40e6, 80e6, 160e6)
-"""Bytes and bytes/s of the transfers that measure by how much a paced one overshoots."""
 
 
 def timed(work: Callable[[], object], repeats: int, warm_up: int = 2) -> list[float]:
@@ -30,28 +27,22 @@ def timed(work: Callable[[], object], repeats: int, warm_up: int = 2) -> list[fl
 
 
 def measure_link(
-    copier: Callable[[float | None], Callable[[list[Bytes]], object]], repeats: int
+    copy: Callable[[list[Bytes]], object], repeats: int, overshoot: Sequence[float]
 ) -> LinkFigures:
-    """Sweep the link over sizes and paces.
+    """Sweep the plain link over sizes.
 
     Args:
-        copier: gives the copying function of a link with this pace, bytes/s, or of the plain one.
+        copy: copies arrays [bytes] uint8 over it.
         repeats: of each size; sizes are interleaved, so that a drift of the machine hits all.
+        overshoot: by how much paced transfers of a run took longer than bytes / pace, s.
     """
     arrays = {size: np.ones(size, np.uint8) for size in COPY_SIZES}
-    plain = copier(None)
     samples: dict[int, list[float]] = {size: [] for size in COPY_SIZES}
     for _ in range(repeats):
         for size, array in arrays.items():
-            samples[size] += timed(lambda a=array: plain([a]), 1, warm_up=1)  # type: ignore[misc]
+            samples[size] += timed(lambda a=array: copy([a]), 1, warm_up=1)  # type: ignore[misc]
     copies = [SizedFigure(size=size, seconds=figure(s)) for size, s in samples.items()]
     latency, bandwidth, residual = line(copies)
-    overshoot = []
-    array = np.ones(PACED_BYTES, np.uint8)
-    for pace in PACES:
-        paced = copier(pace)
-        seconds = timed(lambda p=paced: p([array]), repeats)  # type: ignore[misc]
-        overshoot += [taken - PACED_BYTES / pace for taken in seconds]
     return LinkFigures(
         copies=copies,
         latency_s=latency,

@@ -11,11 +11,13 @@ from offsim.calibration.fit import figure
 from offsim.calibration.measure import by_size
 from offsim.calibration.schema import ComputeFigures, CoolingPoint, HandoverFigures, extra_after
 from offsim.record import RunRecord
+from offsim.record.events import Stage
 from offsim.record.times import LayerTimes, StepTimes
+from offsim.trace import DECODE
 
 OUTLIER_S = 0.002
 """A layer this far from the median was interrupted by something else."""
-Observed = tuple[RunRecord, Sequence[StepTimes]]
+Observed = tuple[RunRecord, list[StepTimes]]
 """What a run gave: its record and its time stamps."""
 
 
@@ -133,6 +135,34 @@ def handover_figures(missing: Sequence[Observed], asking_nothing_s: float) -> Ha
         between_s=figure(between),
         wake_s=figure(wake),
     )
+
+
+def overshoots(record: RunRecord, bytes_per_s: float) -> Iterator[float]:
+    """By how much each transfer of a run on a paced link took longer than bytes / pace, s."""
+    for step in record.steps:
+        for load in step.loads:
+            for span in load.spans:
+                if span.stage == "link":
+                    yield span.end - span.start - load.link_bytes / bytes_per_s
+
+
+def undisturbed(record: RunRecord, stage: Stage) -> list[float]:
+    """Seconds of a stage while compute did nothing but wait for that load, in decode steps.
+
+    All of the stage's seconds where there is no such load.
+    """
+    every, alone = [], []
+    for step in record.steps:
+        if step.phase != DECODE:
+            continue
+        waited_since = {id(wait.load): wait.start for wait in step.waits}
+        for load in step.loads:
+            for span in load.spans:
+                if span.stage == stage:
+                    every.append(span.end - span.start)
+                    if waited_since.get(id(load), np.inf) <= span.start:
+                        alone.append(span.end - span.start)
+    return alone or every
 
 
 def asking_nothing(times: Sequence[StepTimes]) -> Iterator[float]:

@@ -27,7 +27,7 @@ def run(
         from offsim.codec import codec_named
         from offsim.record import metrics_of
         from offsim.runtime import ExpertStore, run_offloaded
-        from offsim.study.calibrate import resident_layer_s
+        from offsim.study.samplers import resident_layer_s
         from offsim.study.workload import prompts
         from offsim.testbed.load import load
 

@@ -84,10 +84,9 @@ def decode_stream(stream: Buffer, count: int, bound: float) -> Float32:
     data = np.frombuffer(stream, np.uint8)
     if len(data) < rate_area:
         raise CodecError(f"cuszp: {len(data)} bytes are too few for {count} values")
-    rates = data[:rate_area].astype(np.int64)
-    if rates.max(initial=0) > HIGHEST_RATE or rates[blocks:].any():
+    expected = kernels.size_fixed(data, rate_area, blocks)
+    if expected < 0:
         raise CodecError("cuszp: the stream has a rate that no encoder writes")
-    expected = rate_area + int(np.where(rates > 0, 4 + 4 * rates, 0).sum())
     if expected != len(data):
         raise CodecError(f"cuszp: {len(data)} bytes where the rates call for {expected}")
     values = np.empty(count, np.float32)

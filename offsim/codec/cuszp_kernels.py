@@ -94,6 +94,25 @@ def _store_word(stream: npt.NDArray[np.uint8], at: int, word: np.uint32) -> None
 
 
 @numba.njit(nogil=True, cache=True)
+def size_fixed(stream: npt.NDArray[np.uint8], rate_area: int, blocks: int) -> int:
+    """Bytes that a stream must have by its rates; -1 where a rate is none that an encoder writes.
+
+    Args:
+        stream: at least its rate area, uint8.
+        rate_area: bytes of rates.
+        blocks: blocks with a real element; the rates after them are 0.
+    """
+    size = rate_area
+    for block in range(rate_area):
+        rate = int(stream[block])
+        if rate > 31 or (rate > 0 and block >= blocks):
+            return -1
+        if rate > 0:
+            size += 4 + 4 * rate
+    return size
+
+
+@numba.njit(nogil=True, cache=True)
 def decode_fixed(
     stream: npt.NDArray[np.uint8],
     rate_area: int,
@@ -128,16 +147,25 @@ def decode_fixed(
             high, low = plane >> 3, np.uint64(plane & 7)
             for group in range(4):
                 lanes[group, high] |= LANES[stream[base + group]] << low
-        for index in range(first, last):
-            lane = index - first
-            group, shift = lane >> 3, np.uint64(8 * (lane & 7))
-            magnitude = (lanes[group, 0] >> shift) & np.uint64(255)
-            if rate > 8:
-                magnitude |= ((lanes[group, 1] >> shift) & np.uint64(255)) << np.uint64(8)
-                magnitude |= ((lanes[group, 2] >> shift) & np.uint64(255)) << np.uint64(16)
-                magnitude |= ((lanes[group, 3] >> shift) & np.uint64(255)) << np.uint64(24)
-            quantum = np.int32(magnitude)
-            if (stream[at + group] >> np.uint8(7 - (lane & 7))) & np.uint8(1):
-                quantum = np.int32(-quantum)
-            values[index] = np.float32(np.float32(np.float32(quantum) * bound) * two)
+        signs = (
+            LANES[stream[at]],
+            LANES[stream[at + 1]],
+            LANES[stream[at + 2]],
+            LANES[stream[at + 3]],
+        )
+        for group in range(4):
+            low, negative = lanes[group, 0], signs[group]
+            for lane in range(8):
+                index = first + 8 * group + lane
+                if index >= last:
+                    break
+                shift = np.uint64(8 * lane)
+                magnitude = (low >> shift) & np.uint64(255)
+                if rate > 8:
+                    magnitude |= ((lanes[group, 1] >> shift) & np.uint64(255)) << np.uint64(8)
+                    magnitude |= ((lanes[group, 2] >> shift) & np.uint64(255)) << np.uint64(16)
+                    magnitude |= ((lanes[group, 3] >> shift) & np.uint64(255)) << np.uint64(24)
+                sign = np.int32((negative >> shift) & np.uint64(1))
+                quantum = (np.int32(magnitude) ^ np.int32(-sign)) + sign
+                values[index] = np.float32(np.float32(np.float32(np.int32(quantum)) * bound) * two)
         at += 4 + 4 * rate

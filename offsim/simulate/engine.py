@@ -110,7 +110,7 @@ def _compute(
             yield machine.compute.work(costs.before_experts_s(layer, step.tokens) + cold)
             idle = yield from _experts(machine, cache, costs, step, layer, now)
             cold = costs.coldness_s(cold, idle)
-        yield machine.compute.work(costs.head_s(step.tokens))
+        yield machine.compute.work(costs.head_s(step.tokens) + cold)
         now.end = env.now
 
 

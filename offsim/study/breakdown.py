@@ -2,7 +2,6 @@
 
 from collections.abc import Sequence
 
-import numpy as np
 import pandas as pd
 
 from offsim.record import Metrics
@@ -13,16 +12,11 @@ def breakdown(checked: Sequence[Checked]) -> pd.DataFrame:
     """Rows of scenario, label, part (compute or a stage of the stall) and seconds a token."""
     rows = []
     for one in checked:
-        rows += _parts(str(one.scenario), [one.predicted])
+        rows += _parts(str(one.scenario), one.predicted)
         rows += _parts(str(one.scenario), one.measured)
     return pd.DataFrame(rows, columns=["scenario", "label", "part", "seconds"])
 
 
-def _parts(scenario: str, metrics: Sequence[Metrics]) -> list[tuple[str, str, str, float]]:
-    label = metrics[0].label
-    compute = float(np.median([m.decode_compute_s for m in metrics]))
-    parts: list[tuple[str, str, str, float]] = [(scenario, label, "compute", compute)]
-    for stage in metrics[0].decode_stall_s:
-        seconds = float(np.median([m.decode_stall_s[stage] for m in metrics]))
-        parts.append((scenario, label, stage, seconds))
-    return parts
+def _parts(scenario: str, metrics: Metrics) -> list[tuple[str, str, str, float]]:
+    parts = {"compute": metrics.decode_compute_s, **metrics.decode_stall_s}
+    return [(scenario, metrics.label, part, seconds) for part, seconds in parts.items()]

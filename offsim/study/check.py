@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 from offsim.calibration.schema import Calibration
 from offsim.policy.policy import Policy
 from offsim.record import Metrics, RunRecord, metrics_of
+from offsim.record.typical import typical
 from offsim.runtime.run import Run, run_offloaded
 from offsim.runtime.store import ExpertStore
 from offsim.simulate import simulate
@@ -42,8 +43,8 @@ class Checked:
         scenario: which.
         predicted: metrics of the simulation.
         simulated: its record.
-        measured: metrics of each run.
-        runs: the runs.
+        measured: metrics of the typical run (`offsim.record.typical`).
+        repeats: metrics of each run.
         decisions_equal: whether every run's decision log equals the simulation's.
         tokens_equal: whether every run wrote the tokens of the recorded model.
     """
@@ -51,8 +52,8 @@ class Checked:
     scenario: Scenario
     predicted: Metrics
     simulated: RunRecord
-    measured: list[Metrics]
-    runs: list[Run]
+    measured: Metrics
+    repeats: list[Metrics]
     decisions_equal: bool
     tokens_equal: bool
 
@@ -105,8 +106,8 @@ def check(
             scenario=scenario,
             predicted=metrics_of(record),
             simulated=record,
-            measured=[metrics_of(run.record) for run in ran],
-            runs=ran,
+            measured=metrics_of(typical([run.record for run in ran])),
+            repeats=[metrics_of(run.record) for run in ran],
             decisions_equal=all(r.record.decisions() == record.decisions() for r in ran),
             tokens_equal=all(r.tokens == recordings[scenario.policy.key].tokens for r in ran),
         )
@@ -124,9 +125,9 @@ COMPARED = {
 
 
 def comparison(checked: Sequence[Checked]) -> pd.DataFrame:
-    """A row a scenario: predicted, measured (median over runs), error as a fraction.
+    """A row a scenario: predicted, measured (the typical run), error as a fraction.
 
-    `*_spread` is the range of the runs over their median: what the machine itself does not repeat.
+    `*_spread` is the range of the repeats over their median: what the machine does not repeat.
     """
     rows = []
     for one in checked:
@@ -140,19 +141,19 @@ def comparison(checked: Sequence[Checked]) -> pd.DataFrame:
         }
         for short, name in COMPARED.items():
             guess = getattr(one.predicted, name)
-            seen = [getattr(metrics, name) for metrics in one.measured]
-            middle = float(np.median(seen))
+            seen = getattr(one.measured, name)
+            repeats = [getattr(metrics, name) for metrics in one.repeats]
             row |= {
                 f"{short}_simulated": guess,
-                f"{short}_measured": middle,
-                f"{short}_error": guess / middle - 1,
-                f"{short}_spread": (max(seen) - min(seen)) / middle,
+                f"{short}_measured": seen,
+                f"{short}_error": guess / seen - 1,
+                f"{short}_spread": (max(repeats) - min(repeats)) / float(np.median(repeats)),
             }
         row |= {
             "hit_rate_simulated": one.predicted.hit_rate,
-            "hit_rate_measured": one.measured[0].hit_rate,
+            "hit_rate_measured": one.measured.hit_rate,
             "bytes_simulated": one.predicted.link_bytes,
-            "bytes_measured": one.measured[0].link_bytes,
+            "bytes_measured": one.measured.link_bytes,
             "decisions_equal": one.decisions_equal,
             "tokens_equal": one.tokens_equal,
         }

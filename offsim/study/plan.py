@@ -10,10 +10,10 @@ from offsim.study.prepare import Key
 
 STORAGES: tuple[Key, ...] = (
     ("raw", 0.0),
-    ("cuszp", 2.0**-7),
     ("cuszp", 2.0**-5),
-    ("sz3", 2.0**-7),
+    ("cuszp", 2.0**-3),
     ("sz3", 2.0**-5),
+    ("sz3", 2.0**-3),
 )
 """Codecs and bounds of the study. Powers of two survive the cast to bf16 without tightening."""
 
@@ -63,5 +63,5 @@ class Plan:
         ]
 
 
-FULL_PLAN = Plan(FULL, 4, 32, (2, 4, 6), (0.5, 1.0), 3, 100)
-QUICK_PLAN = Plan(QUICK, 2, 16, (2, 4), (0.5, 1.0), 1, 10)
+FULL_PLAN = Plan(FULL, 3, 24, (2, 4), (0.5, 1.0), 7, 100)
+QUICK_PLAN = Plan(QUICK, 2, 12, (2, 4), (0.5, 1.0), 1, 10)

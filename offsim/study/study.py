@@ -56,7 +56,7 @@ def study(
     progress("loading the embedded model", 0.0)
     model = load()
     stores = compressed(model, STORAGES, part(progress, 0.01, 0.06))
-    calibration = calibrate_on(model, stores, plan.effort, part(progress, 0.06, 0.2))
+    calibration = calibrate(model, MODEL, stores, plan.effort, part(progress, 0.06, 0.2))
     write_yaml(out / "calibration.yaml", calibration)
     progress("measuring the codecs over a ladder of bounds", 0.2)
     tables = {"curve": rate_curve(model)}
@@ -86,7 +86,7 @@ def calibrate_alone(keys: Sequence[Key], effort: Effort, progress: Progress) -> 
     """Calibrate this machine on the embedded model, for these codecs and bounds."""
     model = load()
     stores = compressed(model, keys, part(progress, 0.05, 0.3))
-    return calibrate_on(model, stores, effort, part(progress, 0.3, 1.0))
+    return calibrate(model, MODEL, stores, effort, part(progress, 0.3, 1.0))
 
 
 def check_alone(
@@ -118,22 +118,6 @@ def compressed(
         progress(f"compressing with {codec} {bound:g}", number / len(keys))
         stores[codec, bound] = ExpertStore.of(model, codec_named(codec), bound)
     return stores
-
-
-def calibrate_on(
-    model: PreTrainedModel, stores: dict[Key, ExpertStore], effort: Effort, progress: Progress
-) -> Calibration:
-    """Calibrate this machine on a model and its stores."""
-    steps, done = len(stores) + 2, iter(range(len(stores) + 2))
-    top_k = model.config.num_experts_per_tok
-    return calibrate(
-        model,
-        MODEL,
-        top_k,
-        stores,
-        effort,
-        lambda s: progress(f"calibrating {s}", next(done) / steps),
-    )
 
 
 def check_on(

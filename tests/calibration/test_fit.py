@@ -6,8 +6,9 @@ from tests.builders import sized
 
 
 def test_a_figure_leaves_rare_pauses_out() -> None:
-    made = figure([1.0] * 18 + [0.0, 100.0])
+    made = figure([1.0] * 14 + [0.0] + [100.0] * 5)
     assert made.value == 1.0
+    assert (made.p10, made.p90) == (1.0, 100.0)
     assert made.samples == 20
     assert made.label == "MEASURED"
 

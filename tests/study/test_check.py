@@ -24,12 +24,12 @@ def test_a_check_compares_what_was_predicted_with_what_was_run(
 
     assert [one.decisions_equal for one in checked] == [True, True]
     assert [one.tokens_equal for one in checked] == [True, True]
-    assert [len(one.measured) for one in checked] == [2, 2]
+    assert [len(one.repeats) for one in checked] == [2, 2]
     table = comparison(checked)
     row = table.iloc[0]
     assert row["tpot_error"] == pytest.approx(row["tpot_simulated"] / row["tpot_measured"] - 1)
     assert row["hit_rate_simulated"] == row["hit_rate_measured"]
-    assert row["bytes_measured"] == checked[0].measured[0].link_bytes
+    assert row["bytes_measured"] == checked[0].measured.link_bytes
     facts = summary(table)
     assert facts["policies_checked"] == 2
     assert facts["decision_logs_equal"] is True
