@@ -1,6 +1,7 @@
 """From samples to figures."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from typing import TypeVar
 
 import numpy as np
 from scipy.optimize import nnls
@@ -9,6 +10,21 @@ from offsim.calibration.schema import Figure, SizedFigure
 
 TRIM = 0.25
 """Share of the samples cut off at each end before the mean is taken."""
+
+
+Round = TypeVar("Round")
+
+
+def undisturbed_rounds(rounds: Sequence[Round], seconds: Callable[[Round], float]) -> list[Round]:
+    """The faster half of the rounds (the larger half of an odd number).
+
+    What else runs on a shared machine slows it for seconds at a time; it never makes it faster.
+
+    Args:
+        rounds: of one measurement.
+        seconds: how long a round took by something that is the same in each, s.
+    """
+    return sorted(rounds, key=seconds)[: (len(rounds) + 1) // 2]
 
 
 def figure(samples: Sequence[float]) -> Figure:

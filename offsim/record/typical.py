@@ -1,4 +1,4 @@
-"""One run out of several repeats of the same one, without the interruptions of the machine."""
+"""One run out of several repeats of the same one, as on a machine that is left in peace."""
 
 from collections.abc import Sequence
 
@@ -6,10 +6,11 @@ from offsim.record.events import Load, RunRecord, Span, StepRecord, Wait
 
 
 def typical(records: Sequence[RunRecord]) -> RunRecord:
-    """Of each step the repeat whose duration is the median one, put one after the other.
+    """Of each step the repeat at the first quartile of its duration, put one after the other.
 
-    The steps of repeats do the same work, so what differs between them is the machine. A step is
-    taken whole, with its loads and waits; of an even number of repeats the faster middle one.
+    The steps of repeats do the same work, so what differs between them is the machine, which other
+    users can only slow down, and do for seconds at a time. A step is taken whole, with its loads
+    and waits. A calibration leaves out the slower half of its rounds for the same reason.
 
     Args:
         records: of runs of the same steps, at least one.
@@ -25,7 +26,7 @@ def typical(records: Sequence[RunRecord]) -> RunRecord:
     chosen, now = [], 0.0
     for repeats in zip(*(record.steps for record in records), strict=True):
         ordered = sorted(repeats, key=lambda step: step.end - step.start)
-        step = moved(ordered[(len(ordered) - 1) // 2], now)
+        step = moved(ordered[(len(ordered) - 1) // 4], now)
         now = step.end
         chosen.append(step)
     return RunRecord(records[0].label, chosen)

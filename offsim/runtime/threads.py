@@ -31,10 +31,13 @@ def busy(rounds: int) -> int:
     return int(state)
 
 
+# Taken once: a thread that is pinned, and what it starts, would see only its own core.
+_AVAILABLE = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
+
+
 def cores() -> tuple[set[int], set[int]]:
     """Cores for compute and for the workers: one and the others, or both the only one there is."""
-    available = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-    return set(available[:1]), set(available[1:]) or set(available)
+    return set(_AVAILABLE[:1]), set(_AVAILABLE[1:]) or set(_AVAILABLE)
 
 
 def pin(to: set[int]) -> None:

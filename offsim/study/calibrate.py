@@ -41,8 +41,61 @@ class Effort:
     experts: int
 
 
-FULL = Effort(rounds=5, requests=4, tokens=24, repeats=8, experts=12)
+FULL = Effort(rounds=8, requests=3, tokens=24, repeats=5, experts=9)
 QUICK = Effort(rounds=2, requests=3, tokens=12, repeats=4, experts=9)
+
+
+class Calibrator:
+    """Measures everything that the simulator needs, round by round.
+
+    Args:
+        model: with its experts resident.
+        name: of the model.
+        stores: the codecs and bounds to measure, with the model's experts under each; one is raw.
+        effort: how much is measured in a round.
+    """
+
+    def __init__(
+        self, model: PreTrainedModel, name: str, stores: Mapping[Key, ExpertStore], effort: Effort
+    ) -> None:
+        self.name, self.effort = name, effort
+        self.raw, self.top_k = stores["raw", 0.0], model.config.num_experts_per_tok
+        self.compute = ComputeSampler(model, self.raw, effort.tokens)
+        self.codecs = [CodecSampler(model, store, effort.tokens) for store in stores.values()]
+        self.rounds = 0
+
+    def round(self) -> None:
+        """Measure everything once more, on prompts that no other round has."""
+        effort = self.effort
+        self.compute.round(effort.requests, SEED + self.rounds)
+        for codec in self.codecs:
+            codec.round(effort.experts, effort.repeats, SEED - 1 - self.rounds)
+        self.rounds += 1
+
+    def result(self) -> Calibration:
+        """What all rounds gave."""
+        overshoot = [seconds for codec in self.codecs for seconds in codec.overshoot]
+        with single_compute_thread():
+            pin(cores()[1])
+            link = measure_link(Link().copy, self.rounds * self.effort.repeats, overshoot)
+        compute, handover = self.compute.figures()
+        shape = self.raw.shape
+        return Calibration(
+            machine=this_machine(),
+            model=ModelFacts(
+                name=self.name,
+                layers=shape.layers,
+                experts=shape.experts,
+                top_k=self.top_k,
+                hidden=shape.hidden,
+                width=shape.width,
+                dtype_bytes=shape.dtype_bytes,
+            ),
+            link=link,
+            compute=compute,
+            handover=handover,
+            codecs=[codec.figures() for codec in self.codecs],
+        )
 
 
 def calibrate(
@@ -52,47 +105,20 @@ def calibrate(
     effort: Effort = FULL,
     progress: Callable[[str, float], None] = lambda *_: None,
 ) -> Calibration:
-    """Measure everything that the simulator needs.
+    """Calibrate this machine on a model; arguments as of `Calibrator`.
 
     Args:
-        model: with its experts resident.
-        name: of the model.
-        stores: the codecs and bounds to measure, with the model's experts under each; one is raw.
-        effort: how much is measured.
+        model: see there.
+        name: see there.
+        stores: see there.
+        effort: see there.
         progress: told what is measured next and which share is done.
     """
-    raw = stores["raw", 0.0]
-    compute = ComputeSampler(model, raw, effort.tokens)
-    codecs = [CodecSampler(model, store, effort.tokens) for store in stores.values()]
+    calibrator = Calibrator(model, name, stores, effort)
     for number in range(effort.rounds):
-        share = number / effort.rounds
-        progress(f"calibrating compute, round {number + 1} of {effort.rounds}", share)
-        compute.round(effort.requests, SEED + number)
-        progress(f"calibrating the codecs, round {number + 1} of {effort.rounds}", share)
-        for codec in codecs:
-            codec.round(effort.experts, effort.repeats, SEED - number)
-    progress("calibrating the link", 0.99)
-    overshoot = [seconds for codec in codecs for seconds in codec.overshoot]
-    with single_compute_thread():
-        pin(cores()[1])
-        link = measure_link(Link().copy, effort.rounds * effort.repeats, overshoot)
-    figures, handover = compute.figures()
-    return Calibration(
-        machine=this_machine(),
-        model=ModelFacts(
-            name=name,
-            layers=raw.shape.layers,
-            experts=raw.shape.experts,
-            top_k=model.config.num_experts_per_tok,
-            hidden=raw.shape.hidden,
-            width=raw.shape.width,
-            dtype_bytes=raw.shape.dtype_bytes,
-        ),
-        link=link,
-        compute=figures,
-        handover=handover,
-        codecs=[codec.figures() for codec in codecs],
-    )
+        progress(f"calibrating, round {number + 1} of {effort.rounds}", number / effort.rounds)
+        calibrator.round()
+    return calibrator.result()
 
 
 def this_machine() -> Machine:

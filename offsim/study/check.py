@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 
 from offsim.calibration.schema import Calibration
 from offsim.policy.policy import Policy
-from offsim.record import Metrics, RunRecord, metrics_of
+from offsim.record import Metrics, metrics_of
 from offsim.record.typical import typical
 from offsim.runtime.run import Run, run_offloaded
 from offsim.runtime.store import ExpertStore
@@ -42,7 +42,6 @@ class Checked:
     Attributes:
         scenario: which.
         predicted: metrics of the simulation.
-        simulated: its record.
         measured: metrics of the typical run (`offsim.record.typical`).
         repeats: metrics of each run.
         decisions_equal: whether every run's decision log equals the simulation's.
@@ -51,68 +50,82 @@ class Checked:
 
     scenario: Scenario
     predicted: Metrics
-    simulated: RunRecord
     measured: Metrics
     repeats: list[Metrics]
     decisions_equal: bool
     tokens_equal: bool
 
 
-def check(
-    model: PreTrainedModel,
-    scenarios: Sequence[Scenario],
-    stores: Mapping[Key, ExpertStore],
-    recordings: Mapping[Key, Recorded],
-    prompts: Sequence[Sequence[int]],
-    count: int,
-    calibration: Calibration,
-    repeats: int = 2,
-    progress: Callable[[str], None] = lambda _: None,
-) -> list[Checked]:
-    """Predict every scenario, then run all of them, interleaved, `repeats` times.
+class Checker:
+    """Runs scenarios again and again, and compares them with what is simulated.
 
-    Nothing is fitted: the calibration was taken apart from these runs, with other prompts. The
-    trace of a lossy codec is recorded from the model with its decoded experts, because an error
-    changes what the router chooses.
+    Nothing is fitted: a calibration is taken apart from these runs, with other prompts and
+    policies. The trace of a lossy codec is recorded from the model with its decoded experts,
+    because an error changes what the router chooses.
 
     Args:
         model: whose experts are offloaded.
         scenarios: what to check.
         stores: by codec and bound.
-        recordings: by codec and bound, of these prompts and this count.
         prompts: ids of each request.
         count: tokens written for each.
-        calibration: of this machine and model.
-        repeats: runs of each scenario.
-        progress: told before each run.
     """
-    predicted = [
-        simulate(recordings[s.policy.key].trace, s.policy, calibration, s.link_bytes_per_s)
-        for s in scenarios
-    ]
-    runs: list[list[Run]] = [[] for _ in scenarios]
-    order = list(range(len(scenarios)))
-    for repeat in range(repeats):
-        Random(repeat).shuffle(order)
-        for number in order:
-            scenario = scenarios[number]
-            policy, link = scenario.policy, scenario.link_bytes_per_s
-            progress(f"run {repeat + 1} of {repeats}: {scenario}")
-            runs[number].append(
-                run_offloaded(model, stores[policy.key], policy, prompts, count, link)
-            )
-    return [
-        Checked(
-            scenario=scenario,
-            predicted=metrics_of(record),
-            simulated=record,
-            measured=metrics_of(typical([run.record for run in ran])),
-            repeats=[metrics_of(run.record) for run in ran],
-            decisions_equal=all(r.record.decisions() == record.decisions() for r in ran),
-            tokens_equal=all(r.tokens == recordings[scenario.policy.key].tokens for r in ran),
-        )
-        for scenario, record, ran in zip(scenarios, predicted, runs, strict=True)
-    ]
+
+    def __init__(
+        self,
+        model: PreTrainedModel,
+        scenarios: Sequence[Scenario],
+        stores: Mapping[Key, ExpertStore],
+        prompts: Sequence[Sequence[int]],
+        count: int,
+    ) -> None:
+        self.model, self.scenarios, self.stores = model, scenarios, stores
+        self.prompts, self.count = prompts, count
+        self.runs: list[list[Run]] = [[] for _ in scenarios]
+
+    def repeat(self, progress: Callable[[str, float], None] = lambda *_: None) -> None:
+        """Run every scenario once, in an order of its own.
+
+        Args:
+            progress: told before each run which it is and which share of the repeat is done.
+        """
+        order = list(range(len(self.scenarios)))
+        Random(len(self.runs[0])).shuffle(order)
+        for done, number in enumerate(order):
+            scenario = self.scenarios[number]
+            progress(f"run {len(self.runs[number]) + 1}: {scenario}", done / len(order))
+            store, link = self.stores[scenario.policy.key], scenario.link_bytes_per_s
+            run = run_offloaded(self.model, store, scenario.policy, self.prompts, self.count, link)
+            self.runs[number].append(run)
+
+    def compare(
+        self, recordings: Mapping[Key, Recorded], calibration: Calibration
+    ) -> list[Checked]:
+        """Simulate every scenario and hold it against its runs.
+
+        Args:
+            recordings: by codec and bound, of these prompts and this count.
+            calibration: of this machine and model.
+        """
+        return [
+            _checked(scenario, runs, recordings[scenario.policy.key], calibration)
+            for scenario, runs in zip(self.scenarios, self.runs, strict=True)
+        ]
+
+
+def _checked(
+    scenario: Scenario, runs: list[Run], recording: Recorded, calibration: Calibration
+) -> Checked:
+    simulated = simulate(recording.trace, scenario.policy, calibration, scenario.link_bytes_per_s)
+    decisions = simulated.decisions()
+    return Checked(
+        scenario=scenario,
+        predicted=metrics_of(simulated),
+        measured=metrics_of(typical([run.record for run in runs])),
+        repeats=[metrics_of(run.record) for run in runs],
+        decisions_equal=all(run.record.decisions() == decisions for run in runs),
+        tokens_equal=all(run.tokens == recording.tokens for run in runs),
+    )
 
 
 COMPARED = {

@@ -11,9 +11,9 @@ from offsim.study.prepare import Key
 STORAGES: tuple[Key, ...] = (
     ("raw", 0.0),
     ("cuszp", 2.0**-5),
-    ("cuszp", 2.0**-3),
+    ("cuszp", 2.0**-4),
     ("sz3", 2.0**-5),
-    ("sz3", 2.0**-3),
+    ("sz3", 2.0**-4),
 )
 """Codecs and bounds of the study. Powers of two survive the cast to bf16 without tightening."""
 
@@ -63,5 +63,5 @@ class Plan:
         ]
 
 
-FULL_PLAN = Plan(FULL, 3, 24, (2, 4), (0.5, 1.0), 7, 100)
+FULL_PLAN = Plan(FULL, 3, 24, (2, 4), (0.5, 1.0), 7, 200)
 QUICK_PLAN = Plan(QUICK, 2, 12, (2, 4), (0.5, 1.0), 1, 10)

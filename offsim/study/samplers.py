@@ -8,13 +8,14 @@ import threading
 import time
 from collections.abc import Sequence
 from itertools import pairwise
+from statistics import median
 
 import torch
 from transformers import PreTrainedModel
 
-from offsim.calibration.fit import figure
+from offsim.calibration.fit import figure, undisturbed_rounds
 from offsim.calibration.measure import slowdown, timed
-from offsim.calibration.schema import CodecFigures, ComputeFigures, HandoverFigures
+from offsim.calibration.schema import CodecFigures, ComputeFigures, Figure, HandoverFigures
 from offsim.calibration.stamps import (
     Observed,
     asking_nothing,
@@ -56,9 +57,9 @@ class ComputeSampler:
 
     def __init__(self, model: PreTrainedModel, raw: ExpertStore, tokens: int) -> None:
         self.model, self.raw, self.tokens = model, raw, tokens
-        self._resident: Observed = (RunRecord("MEASURED"), [])
-        self._halved: Observed = (RunRecord("MEASURED"), [])
-        self._missing: list[Observed] = [(RunRecord("MEASURED"), []) for _ in MISS_SECONDS]
+        self._resident: list[Observed] = []
+        self._halved: list[Observed] = []
+        self._missing: list[list[Observed]] = [[] for _ in MISS_SECONDS]
 
     def round(self, requests: int, seed: int) -> None:
         """Run some requests with all, half and none of the experts resident.
@@ -69,29 +70,46 @@ class ComputeSampler:
         """
         asked = prompts(requests, seed)
         every = self.raw.shape.experts
-        run = self._run(every, asked * 2, None)
-        _extend(self._resident, run, requests * self.tokens)
+        filling = requests * self.tokens
+        self._resident.append(_without(self._run(every, asked * 2, None), filling))
         for seconds, seen in zip(MISS_SECONDS, self._missing, strict=True):
-            _extend(seen, self._run(0, asked[:1], seconds), 1)
-        _extend(self._halved, self._run(every // 2, asked, HALVED_SECONDS), self.tokens)
+            seen.append(_without(self._run(0, asked[:1], seconds), 1))
+        halved = self._run(every // 2, asked, HALVED_SECONDS)
+        self._halved.append(_without(halved, self.tokens))
 
     def figures(self) -> tuple[ComputeFigures, HandoverFigures]:
-        """What all rounds gave."""
-        times = self._resident[1]
-        nothing = figure(list(asking_nothing(times))).value
-        handover = handover_figures(self._missing, nothing)
+        """What the undisturbed rounds gave."""
+        times = _pooled(self._resident)[1]
+        missing = [_pooled(seen) for seen in self._missing]
+        handover = handover_figures(missing, figure(list(asking_nothing(times))).value)
         submit = handover.submit_s.value
-        return compute_figures(times, self._missing, self._halved, submit), handover
+        return compute_figures(times, missing, _pooled(self._halved), submit), handover
 
     def _run(self, slots: int, asked: list[list[int]], seconds: float | None) -> Run:
         pace = None if seconds is None else self.raw.shape.bytes / seconds
         return run_offloaded(self.model, self.raw, Policy(slots=slots), asked, self.tokens, pace)
 
 
-def _extend(seen: Observed, run: Run, skip: int) -> None:
-    """Add the steps of a run but the first `skip`."""
-    seen[0].steps.extend(run.record.steps[skip:])
-    seen[1].extend(run.times[skip:])
+def _without(run: Run, skip: int) -> Observed:
+    """The steps of a run but the first `skip`."""
+    return RunRecord("MEASURED", run.record.steps[skip:]), run.times[skip:]
+
+
+def _pooled(rounds: Sequence[Observed]) -> Observed:
+    """All steps of the undisturbed rounds."""
+    kept = undisturbed_rounds(rounds, _dense_s)
+    steps = [step for record, _ in kept for step in record.steps]
+    return RunRecord("MEASURED", steps), [times for _, seen in kept for times in seen]
+
+
+def _dense_s(seen: Observed) -> float:
+    """Median of the dense part of a layer over the decode steps of a round, s."""
+    return median(
+        after.enter - before.leave
+        for step in seen[1]
+        if step.tokens == 1
+        for before, after in pairwise(step.layers)
+    )
 
 
 def resident_layer_s(
@@ -130,11 +148,10 @@ class CodecSampler:
         ]
         self._slot = torch.empty(shape.values)
         self.overshoot: list[float] = []
-        self._encode: list[float] = []
-        self._decode: list[float] = []
-        self._unpack: list[float] = []
-        self._alone: tuple[list[float], list[float]] = ([], [])
-        self._beside: tuple[list[float], list[float]] = ([], [])
+        self._encode: list[list[float]] = []
+        self._decode: list[list[float]] = []
+        self._unpack: list[list[float]] = []
+        self._slowdowns: list[tuple[float, float]] = []
 
     def round(self, experts: int, repeats: int, seed: int) -> None:
         """Encode one expert, run a request with half of the experts, and decode beside compute.
@@ -147,8 +164,8 @@ class CodecSampler:
         places = [self._places[n % len(self._places)] for n in range(experts)]
         self._places = self._places[experts:] + self._places[:experts]
         with single_compute_thread():
-            self._encode += timed(self._encode_one, repeats)
-            self._side_by_side(places)
+            self._encode.append(timed(self._encode_one, repeats))
+            self._slowdowns.append(self._side_by_side(places))
         shape = self.store.shape
         codec, bound = self.store.codec.name, self.store.bound
         policy = Policy(codec=codec, bound=bound, slots=shape.experts // 2)
@@ -156,12 +173,12 @@ class CodecSampler:
         asked = prompts(1, seed)
         run = run_offloaded(self.model, self.store, policy, asked, self.tokens, pace)
         stage: Stage = "host decode" if self.on_host else "device decode"
-        self._decode += undisturbed(run.record, stage)
-        self._unpack += undisturbed(run.record, "device decode")
+        self._decode.append(undisturbed(run.record, stage))
+        self._unpack.append(undisturbed(run.record, "device decode"))
         self.overshoot += overshoots(run.record, pace)
 
     def figures(self) -> CodecFigures:
-        """What all rounds gave."""
+        """What the undisturbed rounds gave."""
         store, codec = self.store, self.store.codec
         blobs = [blob for row in store.blobs for expert in row for blob in expert.blobs]
         return CodecFigures(
@@ -173,11 +190,11 @@ class CodecSampler:
             ratio=store.ratio,
             largest_error=store.largest_error,
             fallbacks=sum(blob.header.codec != codec.name for blob in blobs),
-            encode_s=figure(self._encode),
-            decode_s=figure(self._decode),
-            unpack_s=figure(self._unpack) if self.on_host else None,
-            compute_slowdown=slowdown(self._alone[0], self._beside[0]),
-            decode_slowdown=slowdown(self._alone[1], self._beside[1]),
+            encode_s=_figure_of(self._encode),
+            decode_s=_figure_of(self._decode),
+            unpack_s=_figure_of(self._unpack) if self.on_host else None,
+            compute_slowdown=median(compute for compute, _ in self._slowdowns),
+            decode_slowdown=median(decode for _, decode in self._slowdowns),
         )
 
     def _encode_one(self) -> None:
@@ -185,8 +202,8 @@ class CodecSampler:
             encode(weights, self.store.codec, self.store.bound)
 
     @torch.inference_mode()
-    def _side_by_side(self, places: Sequence[tuple[int, int]]) -> None:
-        """A worker decodes on its own core, first beside nothing, then beside an expert."""
+    def _side_by_side(self, places: Sequence[tuple[int, int]]) -> tuple[float, float]:
+        """By how much compute and decoding slow down beside each other, each on its own core."""
         shape = self.store.shape
         expert = ExpertWeights.over(torch.randn(shape.values) * 0.02, shape)
         hidden = torch.randn(BESIDE_TOKENS, shape.hidden)
@@ -206,14 +223,21 @@ class CodecSampler:
             finished.set()
 
         worker = Worker("decoder", decode_all, lambda *_: finished.set())
-        worker.put(self._alone[1])
+        decoded_alone: list[float] = []
+        decoded_beside: list[float] = []
+        worker.put(decoded_alone)
         finished.wait()
         finished.clear()
-        self._alone[0].extend(timed(compute, 100, warm_up=10))
-        worker.put(self._beside[1])
+        computed_alone = timed(compute, 100, warm_up=10)
+        computed_beside = []
+        worker.put(decoded_beside)
         while not finished.is_set():
-            self._beside[0].extend(timed(compute, 1, warm_up=0))
+            computed_beside += timed(compute, 1, warm_up=0)
         worker.stop()
+        return (
+            slowdown(computed_alone, computed_beside or computed_alone),
+            slowdown(decoded_alone, decoded_beside),
+        )
 
     def _decode_here(self, layer: int, expert: int) -> None:
         blob = self.store.blobs[layer][expert]
@@ -222,3 +246,8 @@ class CodecSampler:
                 blob.decoded(number)
         else:
             unpack(blob, blob.payloads(), self._slot, decoded=False)
+
+
+def _figure_of(rounds: Sequence[list[float]]) -> Figure:
+    """The figure of all samples of the undisturbed rounds."""
+    return figure([seconds for kept in undisturbed_rounds(rounds, median) for seconds in kept])

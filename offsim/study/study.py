@@ -19,16 +19,16 @@ from offsim.files import replacing, write_json, write_yaml
 from offsim.model.experts import expert_modules
 from offsim.runtime.store import ExpertStore
 from offsim.study.breakdown import breakdown
-from offsim.study.calibrate import Effort, calibrate, this_machine
-from offsim.study.check import Checked, check, comparison, summary
+from offsim.study.calibrate import Calibrator, Effort, calibrate, this_machine
+from offsim.study.check import Checker, comparison, summary
 from offsim.study.plan import FULL_PLAN, STORAGES, Plan, Progress, part
-from offsim.study.prepare import Key, recorded, under
+from offsim.study.prepare import Key, Recorded, recorded, under
 from offsim.study.reference import MIXTRAL_PCIE4, pace
 from offsim.study.tables import codec_table, compute_table, link_table
 from offsim.study.workload import prompts
 from offsim.testbed.load import load
 from offsim.testbed.scores import prose_bits
-from offsim.trace import Trace, save_trace
+from offsim.trace import save_trace
 from offsim.trace.statistics import use_table
 
 MODEL = "offsim-embedded-qwen3-moe"
@@ -56,24 +56,37 @@ def study(
     progress("loading the embedded model", 0.0)
     model = load()
     stores = compressed(model, STORAGES, part(progress, 0.01, 0.06))
-    calibration = calibrate(model, MODEL, stores, plan.effort, part(progress, 0.06, 0.2))
+    asked = prompts(plan.requests, SEED)
+    recordings = recorded_under(model, stores, asked, plan.tokens, part(progress, 0.06, 0.1))
+    for key, recording in recordings.items():
+        save_trace(recording.trace, out / "traces" / f"{key[0]}-{key[1]:g}.safetensors")
+    calibrator = Calibrator(model, MODEL, stores, plan.effort)
+    progress("calibrating for the first time", 0.1)
+    calibrator.round()
+    link = pace(calibrator.result())
+    checker = Checker(model, plan.scenarios(list(stores), link), stores, asked, plan.tokens)
+    # A shared machine drifts, so the rounds of the calibration lie between those of the runs.
+    for number in range(plan.repeats):
+        share = 0.15 + 0.6 * number / plan.repeats
+        progress(f"calibrating again, {number + 1} of {plan.repeats}", share)
+        calibrator.round()
+        checker.repeat(part(progress, share, share + 0.6 / plan.repeats))
+    calibration = calibrator.result()
     write_yaml(out / "calibration.yaml", calibration)
-    progress("measuring the codecs over a ladder of bounds", 0.2)
+    checked = checker.compare(recordings, calibration)
+    progress("measuring the codecs over a ladder of bounds", 0.75)
     tables = {"curve": rate_curve(model)}
-    checked, traces = check_on(model, stores, calibration, plan, part(progress, 0.22, 0.75))
-    for key, trace in traces.items():
-        save_trace(trace, out / "traces" / f"{key[0]}-{key[1]:g}.safetensors")
     tables |= {
         "check": comparison(checked),
         "breakdown": breakdown(checked),
-        "accuracy": accuracies(model, stores, plan.items, part(progress, 0.75, 1.0)),
+        "accuracy": accuracies(model, stores, plan.items, part(progress, 0.77, 1.0)),
         "codecs": codec_table(calibration),
         "compute": compute_table(calibration),
         "link": link_table(calibration),
-        "usage": use_table(traces["raw", 0.0]),
+        "usage": use_table(recordings["raw", 0.0].trace),
     }
     facts = {
-        **_facts(tables["check"], calibration, plan),
+        **_facts(tables["check"], link, plan),
         "items_a_task": plan.items,
         "every_expert_within_its_bound": all(s.largest_error <= s.bound for s in stores.values()),
         "seconds": time.perf_counter() - started,
@@ -99,12 +112,19 @@ def check_alone(
     """
     if calibration.model.name != MODEL:
         raise InputError(f"the calibration is of {calibration.model.name}; a check runs {MODEL}")
-    known = {(figures.codec, figures.bound) for figures in calibration.codecs}
     model = load()
-    stores = compressed(model, sorted(known), part(progress, 0.02, 0.15))
-    checked, _ = check_on(model, stores, calibration, plan, part(progress, 0.15, 1.0))
+    keys = [(figures.codec, figures.bound) for figures in calibration.codecs]
+    stores = compressed(model, keys, part(progress, 0.02, 0.1))
+    asked = prompts(plan.requests, SEED)
+    recordings = recorded_under(model, stores, asked, plan.tokens, part(progress, 0.1, 0.2))
+    link = pace(calibration)
+    checker = Checker(model, plan.scenarios(keys, link), stores, asked, plan.tokens)
+    for number in range(plan.repeats):
+        share = 0.2 + 0.8 * number / plan.repeats
+        checker.repeat(part(progress, share, share + 0.8 / plan.repeats))
+    checked = checker.compare(recordings, calibration)
     tables = {"check": comparison(checked), "breakdown": breakdown(checked)}
-    facts = _facts(tables["check"], calibration, plan)
+    facts = _facts(tables["check"], link, plan)
     _write(out, tables, facts)
     return tables["check"], facts
 
@@ -120,34 +140,19 @@ def compressed(
     return stores
 
 
-def check_on(
+def recorded_under(
     model: PreTrainedModel,
     stores: Mapping[Key, ExpertStore],
-    calibration: Calibration,
-    plan: Plan,
+    asked: Sequence[Sequence[int]],
+    tokens: int,
     progress: Progress,
-) -> tuple[list[Checked], dict[Key, Trace]]:
-    """Record the model under each store, then simulate and run every scenario of the plan."""
-    asked = prompts(plan.requests, SEED)
+) -> dict[Key, Recorded]:
+    """The model's router and answers under each codec and bound."""
     recordings = {}
     for number, (key, store) in enumerate(stores.items()):
-        progress(f"recording the router under {key[0]} {key[1]:g}", 0.1 * number / len(stores))
-        recordings[key] = recorded(model, MODEL, store, asked, plan.tokens)
-    scenarios = plan.scenarios(list(stores), pace(calibration))
-    total = len(scenarios) * plan.repeats
-    done = iter(range(total))
-    checked = check(
-        model,
-        scenarios,
-        stores,
-        recordings,
-        asked,
-        plan.tokens,
-        calibration,
-        plan.repeats,
-        lambda what: progress(what, 0.1 + 0.9 * next(done) / total),
-    )
-    return checked, {key: recording.trace for key, recording in recordings.items()}
+        progress(f"recording the router under {key[0]} {key[1]:g}", number / len(stores))
+        recordings[key] = recorded(model, MODEL, store, asked, tokens)
+    return recordings
 
 
 def rate_curve(model: PreTrainedModel) -> pd.DataFrame:
@@ -172,8 +177,7 @@ def accuracies(
     return pd.DataFrame(rows)
 
 
-def _facts(compared: pd.DataFrame, calibration: Calibration, plan: Plan) -> dict[str, object]:
-    link = pace(calibration)
+def _facts(compared: pd.DataFrame, link: float, plan: Plan) -> dict[str, object]:
     return {
         **summary(compared),
         "offsim": __version__,

@@ -1,6 +1,6 @@
 import pytest
 
-from offsim.calibration.fit import figure, line
+from offsim.calibration.fit import figure, line, undisturbed_rounds
 from offsim.calibration.measure import by_size, slowdown
 from tests.builders import sized
 
@@ -11,6 +11,12 @@ def test_a_figure_leaves_rare_pauses_out() -> None:
     assert (made.p10, made.p90) == (1.0, 100.0)
     assert made.samples == 20
     assert made.label == "MEASURED"
+
+
+def test_the_faster_half_of_the_rounds_is_kept() -> None:
+    assert undisturbed_rounds([5.0, 1.0, 4.0, 2.0, 3.0], abs) == [1.0, 2.0, 3.0]
+    assert undisturbed_rounds([2.0, 1.0], abs) == [1.0]
+    assert undisturbed_rounds([7.0], abs) == [7.0]
 
 
 def test_a_line_is_found_again() -> None:

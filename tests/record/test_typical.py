@@ -16,8 +16,10 @@ def run(*seconds: float, start: float = 0.0) -> RunRecord:
     return RunRecord("MEASURED", steps)
 
 
-def test_each_step_is_its_median_repeat() -> None:
-    one = typical([run(1, 9, 3, start=7), run(2, 2, 2), run(9, 1, 4, start=100)])
+def test_each_step_is_its_repeat_at_the_first_quartile() -> None:
+    repeats = [run(1, 9, 3, start=7), run(2, 2, 2), run(9, 1, 4, start=100)]
+    repeats += [run(3, 3, 5), run(4, 4, 6)]  # of five repeats, the second fastest
+    one = typical(repeats)
     assert [step.end - step.start for step in one.steps] == pytest.approx([2, 2, 3])
     assert one.steps[0].start == 0
     assert one.steps[1].start == one.steps[0].end
@@ -27,8 +29,9 @@ def test_each_step_is_its_median_repeat() -> None:
     assert metrics.link_bytes == 30
 
 
-def test_of_an_even_number_the_faster_middle_one_is_taken() -> None:
-    assert typical([run(4.0), run(1.0), run(2.0), run(3.0)]).steps[0].end == 2.0
+@pytest.mark.parametrize(("count", "rank"), [(1, 1), (4, 1), (5, 2), (7, 2), (9, 3)])
+def test_which_repeat_that_is(count: int, rank: int) -> None:
+    assert typical([run(float(n)) for n in range(1, count + 1)]).steps[0].end == rank
 
 
 def test_repeats_must_be_of_the_same_steps() -> None:

@@ -23,6 +23,15 @@ def test_pinning_and_threads_are_undone() -> None:
     assert (os.sched_getaffinity(0), torch.get_num_threads()) == before
 
 
+def test_a_worker_leaves_the_core_of_compute_although_it_is_started_there() -> None:
+    seen: list[set[int]] = []
+    with single_compute_thread():
+        worker = Worker("test", lambda *_: seen.append(os.sched_getaffinity(0)), lambda *_: None)
+        worker.put("job")
+        worker.stop()
+    assert seen == [cores()[1]]
+
+
 def test_a_worker_serves_in_order_reports_failures_and_ends() -> None:
     served: list[int] = []
     failed: list[tuple[int, str]] = []

@@ -5,7 +5,7 @@ from offsim.codec import codec_named
 from offsim.policy.policy import Policy
 from offsim.runtime import ExpertStore
 from offsim.study.breakdown import breakdown
-from offsim.study.check import Scenario, check, comparison, summary
+from offsim.study.check import Checker, Scenario, comparison, summary
 from offsim.study.prepare import recorded
 from tests.builders import calibration, codec_figures
 
@@ -20,7 +20,10 @@ def test_a_check_compares_what_was_predicted_with_what_was_run(
     recordings = {key: recorded(tiny_model, "tiny", s, PROMPTS, 4) for key, s in stores.items()}
     figures = calibration(*(codec_figures(*key) for key in keys))
     scenarios = [Scenario(Policy(codec=c, bound=b, slots=2), 1e8) for c, b in keys]
-    checked = check(tiny_model, scenarios, stores, recordings, PROMPTS, 4, figures, repeats=2)
+    checker = Checker(tiny_model, scenarios, stores, PROMPTS, 4)
+    checker.repeat()
+    checker.repeat()
+    checked = checker.compare(recordings, figures)
 
     assert [one.decisions_equal for one in checked] == [True, True]
     assert [one.tokens_equal for one in checked] == [True, True]
@@ -44,10 +47,9 @@ def test_a_different_decision_is_noticed(tiny_model: PreTrainedModel) -> None:
     store = ExpertStore.of(tiny_model, codec_named("raw"), 0.0)
     other = recorded(tiny_model, "tiny", store, [[10, 99, 98, 97], [10, 5]], 4)
     scenario = Scenario(Policy(slots=2), 1e9)
-    (one,) = check(
-        tiny_model, [scenario], {("raw", 0.0): store}, {("raw", 0.0): other}, PROMPTS, 4,
-        calibration(), repeats=1,
-    )  # fmt: skip
+    checker = Checker(tiny_model, [scenario], {("raw", 0.0): store}, PROMPTS, 4)
+    checker.repeat()
+    (one,) = checker.compare({("raw", 0.0): other}, calibration())
     assert not one.decisions_equal
     assert not one.tokens_equal
 
