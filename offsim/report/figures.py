@@ -139,7 +139,7 @@ def compute_figure(compute: pd.DataFrame) -> Figure:
     plain_log(axes.xaxis, (1, 2, 5))
     plain_log(axes.yaxis, (1, 2, 5))
     axes.set_xlabel("tokens in the step (for an expert: tokens that it serves)")
-    axes.set_ylabel("ms, trimmed mean; band p10 to p90")
+    axes.set_ylabel("ms, mean of the middle half; band p10 to p90")
     named = dict(zip(*reversed(axes.get_legend_handles_labels()), strict=True))
     order = [str(part) for part in compute["part"].unique()]  # matplotlib puts error bars last
     handles = [named[part] for part in order]

@@ -88,8 +88,10 @@ def _prediction(data: StudyData) -> list[str]:
     order = "is not defined for so few" if tau is None else f"is {tau:.3f}"
     runs = "once" if facts["repeats"] == 1 else f"{facts['repeats']} times"
     return [
-        f"{total} policies were simulated from a calibration made on other prompts and then run "
-        f"{runs} each.",
+        f"{total} policies were run {runs} each, between the rounds of a calibration that used "
+        "other prompts and policies, and simulated from that calibration alone. Both sides are "
+        "taken as on a machine left in peace: of each step the repeat at the first quartile of "
+        "its duration, of the calibration the faster half of its rounds.",
         f"The simulated TPOT is off by {percent(tpot.median())} in the median and "
         f"{percent(tpot.max())} at worst, and within {100 * NEAR:.0f} % for "
         f"{int((tpot <= NEAR).sum())} of {total}; the TTFT by {percent(ttft.median())} and "
@@ -198,5 +200,6 @@ def _repeats(data: StudyData) -> str:
         return "Each policy ran once, so that the machine's own noise is not known."
     return (
         f"Runs of one policy differ by {percent(spread.median())} of their TPOT in the median and "
-        f"by {percent(spread.max())} at worst; no prediction can be closer than that."
+        f"by {percent(spread.max())} at worst (largest less smallest, over the median): a single "
+        "run on this machine is not predicted better than that."
     )

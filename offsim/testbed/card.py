@@ -31,12 +31,12 @@ download. What an error does to it says nothing about a large model.
 | steps | {steps} of {rows} x {length} tokens ({millions:.1f} M tokens), seed {seed} |
 | optimisers | Muon for matrices (rate {muon}), AdamW for the rest ({adam}) |
 | schedule | linear warm-up and, over the last 40 %, linear decay |
-| time | {minutes:.0f} minutes on one thread, MEASURED |
+| time | {minutes:.0f} minutes on one thread of a shared machine, pauses included, MEASURED |
 | licence | Apache-2.0, as the project |
 
 **Data.** Generated, a function of seed and step: {prose:.0%} of the sequences are prose, the
 language reference in the standard library's `pydoc_data.topics` ({characters} characters);
-the others are packed items of the tasks below (drawn with weight 1, but {weights}). Loss weight 1
+the others are packed items of the tasks below, drawn with weight 1, but {weights}. Loss weight 1
 on answers and prose, {prompt} on prompts. An eighth of all prompts, chosen by a hash of the text,
 was never trained on.
 

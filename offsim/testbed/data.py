@@ -11,8 +11,8 @@ from offsim.testbed.tasks import TASKS, is_held_out
 
 PROSE_SHARE = 0.25
 PROMPT_WEIGHT = 0.1
-TASK_WEIGHTS = {"recall": 3.0, "chain": 2.0, "word": 2.0, "facts": 0.5}
-"""How often a task is drawn, against 1 for those not named."""
+TASK_WEIGHTS = {"recall": 3.0, "chain": 2.0, "word": 2.0, "facts": 0.5, "long": 0.0}
+"""How often a task is drawn, against 1 for those not named; `long` only tests."""
 
 
 def batch(

@@ -10,6 +10,7 @@ from offsim.report import write_report
 from offsim.study.calibrate import Effort
 from offsim.study.plan import STORAGES, Plan
 from offsim.study.study import study
+from offsim.testbed.tasks import TASKS
 from offsim.trace import load_trace
 
 SMALL = Plan(
@@ -40,7 +41,7 @@ def test_a_study_leaves_everything_it_promises(folder: Path) -> None:
     trace = load_trace(folder / "traces" / "raw-0.safetensors")
     assert (trace.layers, trace.top_k, trace.info.experts_per_layer) == (9, 2, 8)
     accuracy = pd.read_csv(folder / "accuracy.csv")
-    assert len(accuracy) == len(STORAGES) * 11
+    assert len(accuracy) == len(STORAGES) * (len(TASKS) + 1)
 
 
 def test_a_report_is_made_of_it(folder: Path) -> None:

@@ -5,6 +5,7 @@ from offsim.testbed.tasks.base import Item, Task, is_held_out, sample
 from offsim.testbed.tasks.chain import Chain
 from offsim.testbed.tasks.copying import Copy
 from offsim.testbed.tasks.facts import Facts
+from offsim.testbed.tasks.long_chain import LongChain
 from offsim.testbed.tasks.recall import Recall
 from offsim.testbed.tasks.reverse import Reverse
 from offsim.testbed.tasks.sort import Sort
@@ -25,6 +26,7 @@ TASKS: dict[str, Task] = {
         Upper(),
         Recall(),
         Facts(),
+        LongChain(),
     )
 }
 
