@@ -13,7 +13,7 @@ from offsim.calibration.schema import ComputeFigures, CoolingPoint, HandoverFigu
 from offsim.record import RunRecord
 from offsim.record.events import Stage
 from offsim.record.times import LayerTimes, StepTimes
-from offsim.trace import DECODE
+from offsim.trace import DECODE, PREFILL
 
 OUTLIER_S = 0.002
 """A layer this far from the median was interrupted by something else."""
@@ -149,20 +149,20 @@ def overshoots(record: RunRecord, bytes_per_s: float) -> Iterator[float]:
 def undisturbed(record: RunRecord, stage: Stage) -> list[float]:
     """Seconds of a stage while compute did nothing but wait for that load, in decode steps.
 
-    All of the stage's seconds where there is no such load.
+    Where there is no such load, of all loads of the decode steps; where these have none, of the
+    prompt passes.
     """
-    every, alone = [], []
+    alone: list[float] = []
+    by_phase: dict[int, list[float]] = {PREFILL: [], DECODE: []}
     for step in record.steps:
-        if step.phase != DECODE:
-            continue
         waited_since = {id(wait.load): wait.start for wait in step.waits}
         for load in step.loads:
-            for span in load.spans:
-                if span.stage == stage:
-                    every.append(span.end - span.start)
-                    if waited_since.get(id(load), np.inf) <= span.start:
-                        alone.append(span.end - span.start)
-    return alone or every
+            for span in (span for span in load.spans if span.stage == stage):
+                seconds = span.end - span.start
+                by_phase[step.phase].append(seconds)
+                if step.phase == DECODE and waited_since.get(id(load), np.inf) <= span.start:
+                    alone.append(seconds)
+    return alone or by_phase[DECODE] or by_phase[PREFILL]
 
 
 def asking_nothing(times: Sequence[StepTimes]) -> Iterator[float]:

@@ -48,16 +48,17 @@ def show_comparison(table: "pd.DataFrame", facts: Mapping[str, Any]) -> None:
             "codec": table["codec"],
             "bound": table["bound"].map(lambda bound: f"{bound:g}"),
             "slots": table["slots"],
-            "link MB/s": table["link_MB_per_s"].map(lambda speed: f"{speed:.1f}"),
-            "TPOT ms SIMULATED": table["tpot_simulated"].map(lambda s: f"{s * 1e3:.2f}"),
-            "MEASURED": table["tpot_measured"].map(lambda s: f"{s * 1e3:.2f}"),
+            "MB/s": table["link_MB_per_s"].map(lambda speed: f"{speed:.1f}"),
+            "sim ms": table["tpot_simulated"].map(lambda s: f"{s * 1e3:.2f}"),
+            "run ms": table["tpot_measured"].map(lambda s: f"{s * 1e3:.2f}"),
             "error": table["tpot_error"].map(lambda e: f"{e:+.1%}"),
-            "TTFT error": table["ttft_error"].map(lambda e: f"{e:+.1%}"),
-            "hit rate": table["hit_rate_measured"].map(lambda rate: f"{rate:.1%}"),
-            "decisions equal": table["decisions_equal"],
+            "TTFT": table["ttft_error"].map(lambda e: f"{e:+.1%}"),
+            "hits": table["hit_rate_measured"].map(lambda rate: f"{rate:.0%}"),
+            "log": table["decisions_equal"].map({True: "equal", False: "DIFFERS"}),
         }
     )
-    display.show_table("Predicted against measured", shown)
+    title = "TPOT SIMULATED (sim) against MEASURED (run), and the errors of TPOT and TTFT"
+    display.show_table(title, shown)
     tau = facts["kendall_tau"]
     typer.echo(
         f"{facts['policies_checked']} policies: "

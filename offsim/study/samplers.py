@@ -74,7 +74,7 @@ class ComputeSampler:
         self._resident.append(_without(self._run(every, asked * 2, None), filling))
         for seconds, seen in zip(MISS_SECONDS, self._missing, strict=True):
             seen.append(_without(self._run(0, asked[:1], seconds), 1))
-        halved = self._run(every // 2, asked, HALVED_SECONDS)
+        halved = self._run(every // 2, [asked[-1], *asked], HALVED_SECONDS)
         self._halved.append(_without(halved, self.tokens))
 
     def figures(self) -> tuple[ComputeFigures, HandoverFigures]:

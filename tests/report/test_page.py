@@ -117,7 +117,7 @@ def test_labels_and_sections(study_folder: Path) -> None:
 @pytest.mark.usefixtures("undrawn")
 def test_answer_is_computed(study_folder: Path) -> None:
     answer = _read(write_report(study_folder)).text
-    assert "12 policies were simulated" in answer
+    assert "12 policies were run 3 times each, between the rounds of a calibration" in answer
     assert "off by 2.0 % in the median and 12.0 % at worst" in answer
     assert "within 5 % for 8 of 12" in answer
     assert "Kendall's tau between the simulated and the measured order of TPOT is 0.900" in answer

@@ -1,0 +1,93 @@
+import pytest
+
+from offsim.calibration.schema import CoolingPoint
+from offsim.calibration.stamps import (
+    coldness,
+    compute_figures,
+    handover_figures,
+    overshoots,
+    undisturbed,
+)
+from offsim.policy.cache import FREE, Decision
+from offsim.record import Load, RunRecord, Span, StepRecord, Wait
+from offsim.record.times import LayerTimes, StepTimes
+from tests.builders import figure
+
+
+def resident_step(start: float) -> StepTimes:
+    """Two layers: first 5, dense 3, dispatch 1 (half before, half after), two experts of 2, head 4."""
+    layers, now = [], start + 5
+    for _ in range(2):
+        experts = [(1, now + 0.5, now + 2.5), (1, now + 2.5, now + 4.5)]
+        layers.append(LayerTimes(1, now, now + 0.25, 0, experts, now + 5))
+        now += 5 + 3
+    return StepTimes(1, start, layers, now - 3 + 4)
+
+
+def missing_step(start: float, idle: float, cold: float) -> tuple[StepRecord, StepTimes]:
+    """The same with one miss a layer (asking 1, waiting `idle`), and `cold` more in the dense part."""
+    record, layers, now = StepRecord(0, 1, start), [], start + 5
+    for layer in range(2):
+        load = Load(layer, 0, 80, now + 1.0)
+        load.spans += [Span("link", now + 1.5, now + 1.5 + idle / 2)]
+        load.spans += [Span("device decode", now + 2 + idle / 2, now + 1.25 + idle)]
+        since = now + 1.5
+        experts = [(1, since + idle, since + idle + 2), (1, since + idle + 2, since + idle + 4)]
+        layers.append(LayerTimes(1, now, now + 1.25, 1, experts, now + 6 + idle))
+        record.loads.append(load)
+        record.waits.append(Wait(since, since + idle, load))
+        record.decisions.append(Decision(layer, (1,), (0,), (FREE,)))
+        now += 6 + idle + 3 + cold
+    record.end = now
+    return record, StepTimes(1, start, layers, now)
+
+
+def seen(idle: float, cold: float) -> tuple[RunRecord, list[StepTimes]]:
+    steps = [missing_step(100.0 * n, idle, cold) for n in range(12)]
+    return RunRecord("MEASURED", [r for r, _ in steps]), [t for _, t in steps]
+
+
+def test_compute_is_taken_apart() -> None:
+    times = [resident_step(50.0 * n) for n in range(12)]
+    made = compute_figures(times, [seen(8, 0.5), seen(2, 0.25)], seen(8, 0.5), submit_s=1.0)
+    parts = {
+        name: [(p.size, p.seconds.value) for p in getattr(made, name)]
+        for name in ("first", "dense", "dispatch", "expert", "head")
+    }
+    assert parts == {
+        "first": [(1, 5.0)],
+        "dense": [(1, 3.0)],
+        "dispatch": [(1, 1.0)],
+        "expert": [(1, 2.0)],
+        "head": [(1, 4.0)],
+    }
+    assert [p.idle_s for p in made.cooling] == pytest.approx([2, 8])
+    assert [p.extra.value for p in made.cooling] == pytest.approx([0.25, 0.5])
+
+
+def test_hand_overs_are_the_gaps_between_stages() -> None:
+    made = handover_figures([seen(8, 0.5)], asking_nothing_s=0.25)
+    assert made.submit_s.value == pytest.approx(1.0)
+    assert made.start_s.value == pytest.approx(0.5)
+    assert made.between_s.value == pytest.approx(0.5)
+    assert made.wake_s.value == pytest.approx(0.25)
+
+
+def test_coldness_falls_to_a_share_where_nothing_is_waited_for() -> None:
+    cooling = [CoolingPoint(idle_s=1.0, extra=figure(8.0))]
+    assert coldness([1.0, 0.0, 0.0, 0.5, 0.0], cooling, 0.5) == [8.0, 4.0, 2.0, 4.0, 2.0]
+
+
+def test_overshoot_is_what_a_transfer_takes_beyond_its_pace() -> None:
+    record, _ = missing_step(0.0, 4.0, 0.0)  # 80 bytes in 2 s
+    assert list(overshoots(RunRecord("MEASURED", [record]), 80.0)) == pytest.approx([1.0, 1.0])
+
+
+def test_a_stage_is_undisturbed_while_compute_waits_for_its_load() -> None:
+    record, _ = missing_step(0.0, 4.0, 0.0)
+    record.waits.pop()  # compute did something else during the second load
+    (seconds,) = undisturbed(RunRecord("MEASURED", [record]), "device decode")
+    assert seconds == pytest.approx(1.25)
+    record.waits.clear()
+    assert len(undisturbed(RunRecord("MEASURED", [record]), "device decode")) == 2
+    assert undisturbed(RunRecord("MEASURED", [record]), "host decode") == []
