@@ -15,7 +15,7 @@ from tests.builders import figure
 
 
 def resident_step(start: float) -> StepTimes:
-    """Two layers: first 5, dense 3, dispatch 1 (half before, half after), two experts of 2, head 4."""
+    """Two layers: first 5, dense 3, dispatch 1 (half of it before), two experts of 2, head 4."""
     layers, now = [], start + 5
     for _ in range(2):
         experts = [(1, now + 0.5, now + 2.5), (1, now + 2.5, now + 4.5)]
@@ -25,7 +25,7 @@ def resident_step(start: float) -> StepTimes:
 
 
 def missing_step(start: float, idle: float, cold: float) -> tuple[StepRecord, StepTimes]:
-    """The same with one miss a layer (asking 1, waiting `idle`), and `cold` more in the dense part."""
+    """The same with one miss a layer (asking 1, waiting `idle`) and `cold` more dense."""
     record, layers, now = StepRecord(0, 1, start), [], start + 5
     for layer in range(2):
         load = Load(layer, 0, 80, now + 1.0)
