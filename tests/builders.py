@@ -40,6 +40,7 @@ def codec_figures(
 ) -> CodecFigures:
     host = codec == "sz3"
     return CodecFigures(
+        label="MEASURED",
         codec=codec,
         options={},
         bound=bound,
@@ -72,6 +73,7 @@ def calibration(
             name="toy", layers=layers, experts=experts, top_k=2, hidden=1, width=1, dtype_bytes=2
         ),
         link=LinkFigures(
+            label="MEASURED",
             copies=sized((1, 1e-12), (2, 2e-12)),
             latency_s=0.0,
             bytes_per_s=1e12,
@@ -79,6 +81,7 @@ def calibration(
             overshoot_s=figure(0.0),
         ),
         compute=ComputeFigures(
+            label="MEASURED",
             first=sized((1, dense_s)),
             dense=sized((1, dense_s)),
             head=nothing,

@@ -44,6 +44,7 @@ def measure_link(
     copies = [SizedFigure(size=size, seconds=figure(s)) for size, s in samples.items()]
     latency, bandwidth, residual = line(copies)
     return LinkFigures(
+        label="MEASURED",
         copies=copies,
         latency_s=latency,
         bytes_per_s=bandwidth,

@@ -13,6 +13,10 @@ Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
 
+Source = Literal["MEASURED", "ESTIMATED"]
+"""Measured here, or taken from a data sheet or a paper."""
+
+
 class Strict(BaseModel):
     """A part of the file; unknown fields are refused."""
 
@@ -30,7 +34,7 @@ class Figure(Strict):
         samples: how many.
     """
 
-    label: Literal["MEASURED", "ESTIMATED"]
+    label: Source
     value: Seconds
     p10: Seconds
     p90: Seconds
@@ -75,6 +79,7 @@ class LinkFigures(Strict):
     """Host to device.
 
     Attributes:
+        label: where the plain numbers of this part come from.
         copies: seconds of one plain copy by bytes.
         latency_s: of the fit seconds = latency + bytes / bytes_per_s.
         bytes_per_s: of the same fit.
@@ -82,6 +87,7 @@ class LinkFigures(Strict):
         overshoot_s: by how much a paced transfer takes longer than bytes / bandwidth.
     """
 
+    label: Source
     copies: list[SizedFigure] = Field(min_length=2)
     latency_s: Seconds
     bytes_per_s: Positive
@@ -105,6 +111,7 @@ class ComputeFigures(Strict):
     """Compute by number of tokens in the step. `size` is the number of tokens.
 
     Attributes:
+        label: where the plain numbers of this part come from.
         first: from the start of a step to the experts of layer 0: embedding, mask and dense part.
         dense: dense part of any later layer.
         head: from the last layer's experts to the token.
@@ -114,6 +121,7 @@ class ComputeFigures(Strict):
         still_cold: share of that loss that the next layer has too where nothing is waited for.
     """
 
+    label: Source
     first: list[SizedFigure] = Field(min_length=1)
     dense: list[SizedFigure] = Field(min_length=1)
     head: list[SizedFigure] = Field(min_length=1)
@@ -143,6 +151,7 @@ class CodecFigures(Strict):
     """One codec at one bound on all experts of the model.
 
     Attributes:
+        label: where the plain numbers of this part come from.
         codec: its name.
         options: its options.
         bound: absolute, unit of the weights, 0 for a lossless codec.
@@ -158,6 +167,7 @@ class CodecFigures(Strict):
         decode_slowdown: how many times longer decoding takes while compute runs, >= 1.
     """
 
+    label: Source
     codec: str
     options: dict[str, str]
     bound: float = Field(ge=0, allow_inf_nan=False)
@@ -199,6 +209,12 @@ class Calibration(Strict):
             if (len(codec.blob_bytes), *rows) != shape:
                 raise ValueError(f"{codec.codec}: blob_bytes is not {shape[0]} x {shape[1]}")
         return self
+
+    @property
+    def measured(self) -> bool:
+        """Whether every part was measured; a simulation on any other is ESTIMATED."""
+        labels = {self.link.label, self.compute.label, self.handover.wake_s.label}
+        return labels | {codec.label for codec in self.codecs} == {"MEASURED"}
 
     def codec(self, name: str, bound: float) -> CodecFigures:
         """The figures of a codec at a bound.

@@ -53,6 +53,7 @@ def compute_figures(
     losses = [[pair for step in _losses(seen, warm, submit_s) for pair in step] for seen in missing]
     cooling = sorted(map(_point, filter(None, losses)), key=lambda point: point.idle_s)
     return ComputeFigures(
+        label="MEASURED",
         first=by_size(first),
         dense=by_size(dense),
         head=by_size(head),

@@ -27,8 +27,8 @@ class Policy(BaseModel):
 
     @property
     def storage(self) -> str:
-        """Codec and bound as one short text, such as `cuszp 1e-03`."""
-        return f"{self.codec} {self.bound:.0e}" if self.bound else self.codec
+        """Codec and bound as one short text, such as `cuszp 0.03125`."""
+        return f"{self.codec} {self.bound:g}" if self.bound else self.codec
 
     def __str__(self) -> str:
         return f"{self.storage}, {self.cache} {self.slots}"

@@ -116,6 +116,7 @@ class _Summary(BaseModel):
     link_bytes_per_s: float = Field(gt=0, allow_inf_nan=False)
     link_imitates: str
     transfer_to_compute: float
+    transfer_to_compute_imitated: float
     link_slowed_by: float
     requests: int
     tokens_a_request: int

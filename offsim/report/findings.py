@@ -153,10 +153,12 @@ def cautions(data: StudyData) -> list[tuple[str, str]]:
             "The link is paced",
             f"Transfers are held to {pace} and to fixed multiples of it. At {pace} one expert "
             f"takes {facts['transfer_to_compute']:.2f} times as long on the link as the compute "
-            f"of one layer and token, as on {facts['link_imitates']}; that ratio is ESTIMATED "
-            f"from data sheets. This link is {slowed} times slower than the real one, while "
-            "decoding and compute are not slowed at all. A codec that decodes on the host "
-            "therefore looks cheaper here than on that machine, where its decoding would be "
+            f"of one layer and token; on {facts['link_imitates']} it is "
+            f"{facts['transfer_to_compute_imitated']:.2f} times, ESTIMATED from data sheets (the "
+            "pace is set after the first round of the calibration). This link is "
+            f"{slowed} times slower than the real one, while decoding and compute are not slowed "
+            "at all. A codec that decodes on the host therefore looks cheaper here than on "
+            "that machine, where its decoding would be "
             f"weighed against a link {slowed} times as fast.",
         ),
         (

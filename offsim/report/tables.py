@@ -75,11 +75,13 @@ def machine_table(data: StudyData) -> Table:
 def link_facts(data: StudyData) -> Table:
     """What the paced link is and imitates."""
     summary = data.summary
-    ratio = f"{summary['transfer_to_compute']:.2f}"
     facts = {
         "imitates": summary["link_imitates"],
-        "one expert on the link over the compute of one layer and token": ratio,
-        "pace that has this ratio here": link_text(summary["link_bytes_per_s"] / MB),
+        "one expert on that link over the compute of one layer and token": (
+            f"{summary['transfer_to_compute_imitated']:.2f}"
+        ),
+        "the same ratio here": f"{summary['transfer_to_compute']:.2f} (MEASURED)",
+        "at a pace of": link_text(summary["link_bytes_per_s"] / MB),
         "slower than the imitated link": f"{summary['link_slowed_by']:,.0f} times",
     }
     return _facts("The paced link", ("ESTIMATED",), facts)

@@ -35,7 +35,8 @@ def simulate(
         link_bytes_per_s: pace of the link; None for the machine's own.
 
     Returns:
-        What happened, SIMULATED, on a clock that starts at 0.
+        What happened, on a clock that starts at 0: SIMULATED, or ESTIMATED where a part of the
+        calibration was not measured.
 
     Raises:
         InputError: trace and calibration are of different shapes, or the codec and bound were not
@@ -49,17 +50,11 @@ def simulate(
         )
     costs = Costs(calibration, policy, link_bytes_per_s)
     cache = cache_named(policy.cache, model.layers, policy.slots)
-    estimated = any(figures.label == "ESTIMATED" for figures in _figures(calibration))
-    record = RunRecord("ESTIMATED" if estimated else "SIMULATED")
+    record = RunRecord("SIMULATED" if calibration.measured else "ESTIMATED")
     env = simpy.Environment()
     machine = _Machine(env, costs)
     env.run(env.process(_compute(machine, cache, costs, trace, record)))
     return record
-
-
-def _figures(calibration: Calibration) -> list[Any]:
-    handover = calibration.handover
-    return [calibration.link.overshoot_s, handover.wake_s, calibration.codecs[0].decode_s]
 
 
 class _Machine:

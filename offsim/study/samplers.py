@@ -182,6 +182,7 @@ class CodecSampler:
         store, codec = self.store, self.store.codec
         blobs = [blob for row in store.blobs for expert in row for blob in expert.blobs]
         return CodecFigures(
+            label="MEASURED",
             codec=codec.name,
             options=codec.options(),
             bound=store.bound,

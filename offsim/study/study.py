@@ -23,7 +23,7 @@ from offsim.study.calibrate import Calibrator, Effort, calibrate, this_machine
 from offsim.study.check import Checker, comparison, summary
 from offsim.study.plan import FULL_PLAN, STORAGES, Plan, Progress, part
 from offsim.study.prepare import Key, Recorded, recorded, under
-from offsim.study.reference import MIXTRAL_PCIE4, pace
+from offsim.study.reference import MIXTRAL_PCIE4, layer_s, pace
 from offsim.study.tables import codec_table, compute_table, link_table
 from offsim.study.workload import prompts
 from offsim.testbed.load import load
@@ -86,7 +86,7 @@ def study(
         "usage": use_table(recordings["raw", 0.0].trace),
     }
     facts = {
-        **_facts(tables["check"], link, plan),
+        **_facts(tables["check"], link, calibration, plan),
         "items_a_task": plan.items,
         "every_expert_within_its_bound": all(s.largest_error <= s.bound for s in stores.values()),
         "seconds": time.perf_counter() - started,
@@ -124,7 +124,7 @@ def check_alone(
         checker.repeat(part(progress, share, share + 0.8 / plan.repeats))
     checked = checker.compare(recordings, calibration)
     tables = {"check": comparison(checked), "breakdown": breakdown(checked)}
-    facts = _facts(tables["check"], link, plan)
+    facts = _facts(tables["check"], link, calibration, plan)
     _write(out, tables, facts)
     return tables["check"], facts
 
@@ -177,7 +177,10 @@ def accuracies(
     return pd.DataFrame(rows)
 
 
-def _facts(compared: pd.DataFrame, link: float, plan: Plan) -> dict[str, object]:
+def _facts(
+    compared: pd.DataFrame, link: float, calibration: Calibration, plan: Plan
+) -> dict[str, object]:
+    transfer = calibration.model.expert_bytes / link
     return {
         **summary(compared),
         "offsim": __version__,
@@ -185,7 +188,8 @@ def _facts(compared: pd.DataFrame, link: float, plan: Plan) -> dict[str, object]
         "machine": this_machine().model_dump(mode="json"),
         "link_bytes_per_s": link,
         "link_imitates": MIXTRAL_PCIE4.name,
-        "transfer_to_compute": MIXTRAL_PCIE4.ratio,
+        "transfer_to_compute": transfer / layer_s(calibration),
+        "transfer_to_compute_imitated": MIXTRAL_PCIE4.ratio,
         "link_slowed_by": MIXTRAL_PCIE4.link_bytes_per_s / link,
         "requests": plan.requests,
         "tokens_a_request": plan.tokens,

@@ -6,7 +6,7 @@ from offsim.policy.policy import Policy
 
 def test_text() -> None:
     assert str(Policy()) == "raw, lru 4"
-    assert str(Policy(codec="cuszp", bound=1e-3, slots=2)) == "cuszp 1e-03, lru 2"
+    assert str(Policy(codec="cuszp", bound=1e-3, slots=2)) == "cuszp 0.001, lru 2"
 
 
 @pytest.mark.parametrize(

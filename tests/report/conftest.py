@@ -58,6 +58,7 @@ def made_trace(layers: int = LAYERS, experts: int = EXPERTS, tokens: int = 24) -
 def made_calibration() -> Calibration:
     codecs = [
         CodecFigures(
+            label="MEASURED",
             codec=codec,
             options={},
             bound=bound,
@@ -88,6 +89,7 @@ def made_calibration() -> Calibration:
             dtype_bytes=2,
         ),
         link=LinkFigures(
+            label="MEASURED",
             copies=_sized((4096, 1e-6), (65536, 5e-6)),
             latency_s=1e-6,
             bytes_per_s=1e10,
@@ -95,6 +97,7 @@ def made_calibration() -> Calibration:
             overshoot_s=_figure(1e-5),
         ),
         compute=ComputeFigures(
+            label="MEASURED",
             first=_sized((5, 6e-4)),
             dense=_sized((1, 3e-4), (40, 5e-4)),
             head=_sized((5, 1e-4)),
@@ -207,6 +210,7 @@ def _summary(check: pd.DataFrame) -> dict[str, object]:
         "link_bytes_per_s": 60e6,
         "link_imitates": "a large model over a fast link",
         "transfer_to_compute": 4.2,
+        "transfer_to_compute_imitated": 4.19,
         "link_slowed_by": 533.0,
         "requests": 2,
         "tokens_a_request": 12,

@@ -136,3 +136,10 @@ def test_no_cache_misses_every_lookup() -> None:
     record = simulate(TOY, Policy(slots=0), calibration(), 1000.0)
     assert metrics_of(record).hit_rate == 0
     assert len([1 for step in record.steps for _ in step.loads]) == 5 * 3 * 2
+
+
+def test_what_was_not_measured_is_estimated() -> None:
+    figures = calibration()
+    link = figures.link.model_copy(update={"label": "ESTIMATED"})
+    assert simulate(TOY, Policy(), figures).label == "SIMULATED"
+    assert simulate(TOY, Policy(), figures.model_copy(update={"link": link})).label == "ESTIMATED"
