@@ -8,6 +8,8 @@ from offsim import __version__
 from offsim.cli import calibrate, check, report, run, simulate, study, trace
 from offsim.errors import OffsimError
 
+INTERRUPTED = 130
+
 app = typer.Typer(
     name="offsim",
     help="What an MoE model costs and loses when its experts are offloaded under an error bound.",
@@ -48,6 +50,7 @@ def main() -> None:
     except OffsimError as error:
         typer.echo(f"offsim: {error}", err=True)
         sys.exit(2)
-    except KeyboardInterrupt:
-        typer.echo("offsim: stopped; nothing was left half-written", err=True)
-        sys.exit(130)
+    except SystemExit as stopped:  # typer turns Ctrl-C into this exit code
+        if stopped.code == INTERRUPTED:
+            typer.echo("offsim: stopped; nothing was left half-written", err=True)
+        raise
