@@ -108,7 +108,7 @@ def check_alone(
     """Check a calibration of this machine on the embedded model, and leave the tables in a folder.
 
     Raises:
-        InputError: the calibration is of another model, or has none of the study's codecs.
+        InputError: the calibration is of another model, or a codec of its is not known here.
     """
     if calibration.model.name != MODEL:
         raise InputError(f"the calibration is of {calibration.model.name}; a check runs {MODEL}")
