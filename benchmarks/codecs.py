@@ -1,44 +1,64 @@
-"""Encode and decode speed of each codec as a ratio to memcpy, interleaved, medians of 7."""
+"""Speed of the codecs as a ratio to memcpy of the float32 weights, interleaved, medians.
 
+Both write into memory that was written before, as the slots of a device are.
+"""
+
+from collections.abc import Callable
 from time import perf_counter
 
 import numpy as np
+import torch
 
-from offsim.codec.cuszp import Cuszp
+from offsim.codec.cuszp import decode_into, encode_stream
+from offsim.codec.cuszp_kernels import Loops, kernels
 from offsim.codec.sz3 import Sz3
 
-COUNT = 1 << 22
+COUNT = 1 << 24
+SZ3_COUNT = 1 << 21
 BOUND = 1e-3
-REPEATS = 7
+REPEATS = 9
 
 
-def seconds(work: object) -> float:
+def seconds(work: Callable[[], object]) -> float:
     start = perf_counter()
-    work()  # type: ignore[operator]
+    work()
     return perf_counter() - start
 
 
 def main() -> None:
+    torch.set_num_threads(1)
     values = np.random.default_rng(0).normal(0, 0.02, COUNT).astype(np.float32)
-    target = np.empty_like(values)
-    codecs = [Cuszp(), Sz3()]
-    payloads = {codec.name: codec.encode_values(values, BOUND) for codec in codecs}
-    for codec in codecs:
-        codec.decode_values(payloads[codec.name], COUNT, BOUND)
-    times: dict[str, list[float]] = {}
+    target, half = torch.zeros(COUNT), torch.zeros(COUNT, dtype=torch.bfloat16)
+    copied, few = np.zeros_like(values), values[:SZ3_COUNT]
+    sz3 = Sz3()
+    packed = sz3.encode_values(few, BOUND)
+    works: dict[str, Callable[[], object]] = {"memcpy": lambda: np.copyto(copied, values)}
+    for core in {kernels().name: kernels(), "numba": Loops()}.values():
+        stream = encode_stream(values, BOUND, with_kernels=core)
+        for threads in (1, 2):
+            tail = f"{core.name}, {threads} thread{'s' * (threads > 1)}"
+            works[f"cuszp encode f32, {tail}"] = lambda c=core, t=threads: encode_stream(
+                values, BOUND, threads=t, with_kernels=c
+            )
+            works[f"cuszp decode f32, {tail}"] = lambda c=core, t=threads: decode_into(
+                stream, target, BOUND, threads=t, with_kernels=c
+            )
+            works[f"cuszp decode bf16, {tail}"] = lambda c=core, t=threads: decode_into(
+                stream, half, BOUND, threads=t, with_kernels=c
+            )
+    works["sz3 NOPRED encode f32"] = lambda: sz3.encode_values(few, BOUND)
+    works["sz3 NOPRED decode f32"] = lambda: sz3.decode_values(packed, few.shape, BOUND)
+    for work in works.values():
+        work()
+    times: dict[str, list[float]] = {name: [] for name in works}
     for _ in range(REPEATS):
-        times.setdefault("memcpy", []).append(seconds(lambda: np.copyto(target, values)))
-        for codec in codecs:
-            encode = seconds(lambda c=codec: c.encode_values(values, BOUND))
-            decode = seconds(lambda c=codec: c.decode_values(payloads[c.name], COUNT, BOUND))
-            times.setdefault(f"{codec.name} encode", []).append(encode)
-            times.setdefault(f"{codec.name} decode", []).append(decode)
-    memcpy = float(np.median(times["memcpy"]))
-    print(f"{COUNT} float32 weights N(0, 0.02), bound {BOUND:g}, one thread, MEASURED")
+        for name, work in works.items():
+            times[name].append(seconds(work))
+    memcpy = np.median(times["memcpy"]) / COUNT
+    print(f"{COUNT} float32 weights N(0, 0.02), bound {BOUND:g}, MEASURED, medians of {REPEATS}")
     for name, samples in times.items():
-        middle = float(np.median(samples))
-        speed = values.nbytes / middle / 1e6
-        print(f"{name:14} {speed:8.0f} MB/s of float32, {memcpy / middle:5.2f} of memcpy")
+        each = np.median(samples) / (SZ3_COUNT if name.startswith("sz3") else COUNT)
+        print(f"{name:44} {4e-6 / each:8.0f} MB/s of float32, {memcpy / each:5.2f} of memcpy")
 
 
 if __name__ == "__main__":

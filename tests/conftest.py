@@ -6,11 +6,13 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
+from hypothesis import settings
 from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 
 from offsim.trace import DECODE, Trace
 from offsim.trace.format import TraceInfo
 
+settings.register_profile("long", max_examples=2000)
 SHARED = Path(__file__).parents[1].parent / "shared"
 
 

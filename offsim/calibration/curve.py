@@ -58,7 +58,7 @@ def curve(
             decode_s = _median(timed(lambda b=blob: decode(b), repeats))  # type: ignore[misc]
             points.append(
                 CurvePoint(
-                    codec=codec.name,
+                    codec=str(codec),
                     bound=bound,
                     ratio=blob.ratio,
                     bits_per_weight=8 * weights.element_size() / blob.ratio,

@@ -21,14 +21,15 @@ def policy_of(codec: str, bound: float, cache: str = "lru", slots: int = 0) -> P
     Raises:
         InputError: no such codec or cache, or a bound that the codec cannot have.
     """
-    if codec_named(codec).lossless:
-        if bound:
-            raise InputError(f"codec {codec} is lossless and takes no bound, not {bound:g}")
-    else:
+    known = codec_named(codec)
+    if known.promise == "bound":
         check_bound(bound)
+    elif bound:
+        kind = "is lossless and" if known.promise == "exact" else "promises nothing and"
+        raise InputError(f"codec {codec} {kind} takes no bound, not {bound:g}")
     cache_named(cache, 1, 1)
     try:
-        return Policy(codec=codec, bound=bound, cache=cache, slots=slots)
+        return Policy(codec=str(known), bound=bound, cache=cache, slots=slots)
     except ValidationError as error:
         raise InputError(f"policy: {first_problem(error)}") from error
 

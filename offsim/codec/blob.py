@@ -2,9 +2,9 @@
 
     magic "OFSB" | version u16 | header bytes u32 | header CRC-32 u32 | header (JSON) | payload
 
-All numbers are little-endian. The header names the codec and its options, the dtype and the shape
-of the tensor, the bound asked for and the one given to the codec, and the size and CRC-32 of the
-payload.
+All numbers are little-endian. The header is canonical (sorted keys, no spaces). It names the codec
+and its options, the dtype and the shape of the tensor, the bound asked for and the one given to the
+codec, and the size and CRC-32 of the payload.
 """
 
 import json
@@ -91,7 +91,8 @@ class Blob:
 
     def to_bytes(self) -> bytes:
         """The container."""
-        header = json.dumps(self.header.model_dump(mode="json"), sort_keys=True).encode()
+        fields = self.header.model_dump(mode="json")
+        header = json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
         prefix = PREFIX.pack(MAGIC, VERSION, len(header), zlib.crc32(header))
         return prefix + header + bytes(self.payload)
 

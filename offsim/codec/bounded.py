@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import numpy as np
 import torch
 
-from offsim.codec.base import Codec
+from offsim.codec.base import Buffer, Codec, check_size
 from offsim.codec.blob import DTYPE_NAMES, MOST_AXES, Blob
 from offsim.codec.raw import Raw
 from offsim.codec.registry import codec_named
@@ -28,11 +28,13 @@ def encode(weights: torch.Tensor, codec: Codec, bound: float = 0.0) -> Blob:
 
     Args:
         weights: any shape; bf16, fp16 or float32; finite.
-        codec: what compresses; a lossless one ignores the bound.
+        codec: what compresses; one that promises no bound ignores it.
         bound: absolute error, > 0, in the unit of the weights.
 
     Returns:
-        The blob; its codec is `raw` where the codec could not keep the bound.
+        The blob; its codec is `raw` where the codec could not keep its promise. `header.bound` is
+        the bound asked for, 0 where the weights come back exactly, and the largest error found
+        where the codec takes no bound.
 
     Raises:
         InputError: a dtype that is not one of the three, a value that is not finite, or a bound
@@ -40,44 +42,82 @@ def encode(weights: torch.Tensor, codec: Codec, bound: float = 0.0) -> Blob:
     """
     if weights.dtype not in DTYPE_NAMES:
         raise InputError(f"weights of dtype {weights.dtype}; offsim stores {list(DTYPE_NAMES)}")
-    flat = weights.detach().contiguous().view(-1)
-    finite = torch.isfinite(flat)
-    if not bool(finite.all()):
-        position = int((~finite).nonzero()[0])
-        raise InputError(f"the weight at flat position {position} is {float(flat[position])}")
-    facts = {"dtype": DTYPE_NAMES[weights.dtype], "shape": tuple(weights.shape)}
     if weights.ndim > MOST_AXES:
         raise InputError(f"a tensor of {weights.ndim} axes; a blob has at most {MOST_AXES}")
-    if codec.lossless:
-        bound = 0.0
-    else:
+    weights = weights.detach().contiguous()
+    check_finite(weights)
+    if codec.promise == "bound":
         check_bound(bound)
-        for tightened in _bounds_to_try(flat, bound):
-            try:
-                payload = codec.encode(flat, tightened)
-            except CodecError:
-                continue
-            back = codec.decode(payload, flat.numel(), flat.dtype, tightened)
-            if largest_error(flat, back) <= bound:
-                named = {"codec": codec.name, "options": codec.options()}
-                return Blob.of(payload, **named, **facts, bound=bound, codec_bound=tightened)
+    else:
+        bound = 0.0
+    found = _kept(weights, codec, bound) if weights.numel() else (b"", bound, bound)
+    if found is None:
         codec = Raw()
-    payload = codec.encode(flat, 0.0)
-    named = {"codec": codec.name, "options": codec.options()}
-    return Blob.of(payload, **named, **facts, bound=bound, codec_bound=0.0)
+        found = codec.encode(weights, 0.0), bound, 0.0
+    payload, bound, tightened = found
+    return Blob.of(
+        payload,
+        codec=codec.name,
+        options=codec.options(),
+        dtype=DTYPE_NAMES[weights.dtype],
+        shape=tuple(weights.shape),
+        bound=bound,
+        codec_bound=tightened,
+    )
+
+
+def _kept(weights: torch.Tensor, codec: Codec, bound: float) -> tuple[Buffer, float, float] | None:
+    """Payload, bound and codec bound under which the promise was seen to hold; None for never."""
+    shape, dtype = tuple(weights.shape), weights.dtype
+    asked = _bounds_to_try(weights, bound) if codec.promise == "bound" else [0.0]
+    for tightened in asked:
+        try:
+            payload = codec.encode(weights, tightened)
+        except CodecError:
+            continue
+        back = codec.decode(payload, shape, dtype, tightened)
+        if codec.promise == "exact":
+            if torch.equal(back.view(-1).view(torch.uint8), weights.view(-1).view(torch.uint8)):
+                return payload, 0.0, 0.0
+            continue
+        error = largest_error(weights, back)
+        if codec.promise == "none" and math.isfinite(error):
+            return payload, error, 0.0
+        if error <= bound:
+            return payload, bound, tightened
+    return None
 
 
 def decode(blob: Blob) -> torch.Tensor:
     """The tensor of a blob, in its stored dtype and shape.
 
     Raises:
-        CodecError: the payload is not a stream of the codec that the header names.
-        InputError: no such codec is known here.
+        CodecError: the payload is not a stream of the codec that the header names, no such codec
+            is known here, or there is no memory for the tensor.
     """
     header = blob.header
-    codec = codec_named(header.codec, header.options)
-    flat = codec.decode(blob.payload, blob.count, blob.torch_dtype, header.codec_bound)
-    return flat.view(header.shape)
+    if not blob.count:
+        check_size(header.codec, blob.payload, 0, header.shape)
+        return torch.empty(header.shape, dtype=blob.torch_dtype)
+    try:
+        codec = codec_named(header.codec, header.options)
+        return codec.decode(blob.payload, header.shape, blob.torch_dtype, header.codec_bound)
+    except InputError as error:
+        raise CodecError(f"this blob cannot be decoded here: {error}") from error
+    except MemoryError as error:
+        raise CodecError(f"no memory for {blob.count} values of {header.dtype}") from error
+
+
+def check_finite(weights: torch.Tensor) -> None:
+    """Refuse NaN and infinities.
+
+    Raises:
+        InputError: with the position and value of the first.
+    """
+    finite = torch.isfinite(weights)
+    if not bool(finite.all()):
+        position = tuple((~finite).nonzero()[0].tolist())
+        raise InputError(f"the weight at {list(position)} is {float(weights[position])}")
 
 
 def check_bound(bound: float) -> None:
@@ -97,10 +137,10 @@ def largest_error(before: torch.Tensor, after: torch.Tensor) -> float:
     return float((before.double() - after.double()).abs().max())
 
 
-def _bounds_to_try(flat: torch.Tensor, bound: float) -> Iterator[float]:
+def _bounds_to_try(weights: torch.Tensor, bound: float) -> Iterator[float]:
     """Bounds for the codec, loosest first."""
     yield bound
-    fitted = _fitted(flat, bound)
+    fitted = _fitted(weights, bound)
     if fitted < bound:
         yield fitted
     yield fitted * NUDGE
@@ -108,7 +148,7 @@ def _bounds_to_try(flat: torch.Tensor, bound: float) -> Iterator[float]:
     yield bound / 2 * NUDGE
 
 
-def _fitted(flat: torch.Tensor, bound: float) -> float:
+def _fitted(weights: torch.Tensor, bound: float) -> float:
     """The loosest codec bound that survives the cast, from the units in the last place present.
 
     The weights lie on the grid of their dtype. An error below (n + 1/2) units is rounded to at
@@ -116,7 +156,7 @@ def _fitted(flat: torch.Tensor, bound: float) -> float:
     that binade, and the least over all binades is enough everywhere (up to values that cross into
     another binade, which the check catches).
     """
-    magnitudes = flat.abs().double().numpy()
+    magnitudes = weights.abs().double().numpy()
     exponents = np.unique(np.frexp(magnitudes[magnitudes > 0])[1]) - 1
-    units = np.exp2(exponents - float(MANTISSA_BITS[flat.dtype]))
+    units = np.exp2(exponents - float(MANTISSA_BITS[weights.dtype]))
     return float(np.min((np.floor(bound / units) + 0.5) * units, initial=bound))

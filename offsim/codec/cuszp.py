@@ -1,27 +1,41 @@
-"""cuSZp, mode FIXED, on the CPU: the byte stream of the official library, release V3.0.0.
+"""cuSZp on the CPU: the byte stream of the official library, release V3.0.0, 1-D float32.
 
 The layout is described in docs/formats.md. A device codec: the blob crosses the link and is
 decoded beside the compute.
 """
 
-import numpy as np
+import math
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from itertools import accumulate, pairwise
+from typing import TypeVar
 
-from offsim.codec import cuszp_kernels as kernels
-from offsim.codec.base import Buffer, Float32, Float32Codec
+import numpy as np
+import numpy.typing as npt
+import torch
+
+from offsim.codec.base import Buffer, Codec, Float32, Shape
+from offsim.codec.cuszp_kernels import MODES, Kernels, kernels
 from offsim.errors import CodecError, InputError
 
-SUPERBLOCK_BLOCKS = 1024
+Bytes = npt.NDArray[np.uint8]
+Share = TypeVar("Share")
+Result = TypeVar("Result")
 BLOCK = 32
+SUPERBLOCK_BLOCKS = 1024
+MOST_BLOCK_BYTES = 128
+"""A block of 31 planes: 4 + 4 * 31."""
 LARGEST_QUOTIENT = float(1 << 22)
 """|x| / (2 bound) at which the float32 quantiser stops rounding to nearest."""
-HIGHEST_RATE = 31
 
 
-class Cuszp(Float32Codec):
-    """cuSZp with an absolute bound and no predictor.
+class Cuszp(Codec):
+    """cuSZp with an absolute bound.
 
     Args:
-        mode: only `fixed` so far.
+        mode: `fixed` codes every value by itself; `plain` codes differences of neighbours, which
+            weights make no smaller; `outlier` is `plain` with the first of each 32 apart.
 
     Raises:
         InputError: no such mode.
@@ -31,64 +45,186 @@ class Cuszp(Float32Codec):
     placement = "device"
 
     def __init__(self, mode: str = "fixed") -> None:
-        if mode != "fixed":
-            raise InputError(f"cuszp has no mode {mode!r} here; it has fixed")
+        if mode not in MODES:
+            raise InputError(f"cuszp has no mode {mode!r}; it has {', '.join(MODES)}")
         self.mode = mode
 
     def options(self) -> dict[str, str]:
         """The mode."""
         return {"mode": self.mode}
 
-    def encode_values(self, values: Float32, bound: float) -> bytes:
+    def encode(self, weights: torch.Tensor, bound: float) -> bytes:
         """Compress to an official stream."""
-        largest = float(np.abs(values).max(initial=0.0))
+        flat = weights.view(-1)
+        largest = float(flat.abs().max())
         if largest / (2 * bound) >= LARGEST_QUOTIENT:
             raise CodecError(f"cuszp: bound {bound:g} is too fine for a value of {largest:g}")
         try:
-            return encode_stream(values, bound)
+            return _encoded(flat, bound, self.mode)
         except InputError as error:
             raise CodecError(str(error)) from error
 
-    def decode_values(self, payload: Buffer, count: int, bound: float) -> Float32:
-        """Decompress an official stream."""
-        return decode_stream(payload, count, bound)
+    def decode(
+        self, payload: Buffer, shape: Shape, dtype: torch.dtype, bound: float
+    ) -> torch.Tensor:
+        """Decompress an official stream, straight to the stored dtype."""
+        stream = _Stream.checked(payload, math.prod(shape), self.mode)
+        out = torch.empty(shape, dtype=dtype)
+        stream.read(out.view(-1), bound)
+        return out
 
 
-def encode_stream(values: Float32, bound: float) -> bytes:
-    """The official stream of values [count] float32 at an absolute bound, mode FIXED.
+def encode_stream(
+    values: Float32,
+    bound: float,
+    mode: str = "fixed",
+    threads: int = 1,
+    with_kernels: Kernels | None = None,
+) -> bytes:
+    """The official stream of values under an absolute bound.
+
+    Args:
+        values: [count] float32.
+        bound: absolute, rounded to float32; unit of the values.
+        mode: `fixed`, `plain` or `outlier`.
+        threads: that share the superblocks.
+        with_kernels: by default the fastest of this installation.
 
     Raises:
         InputError: the bound is not a positive float32 whose half inverse is finite.
     """
+    flat = torch.from_numpy(np.require(values, np.float32, ["C", "W"]).reshape(-1))
+    return _encoded(flat, bound, mode, threads, with_kernels)
+
+
+def decode_stream(
+    stream: Buffer,
+    count: int,
+    bound: float,
+    mode: str = "fixed",
+    threads: int = 1,
+    with_kernels: Kernels | None = None,
+) -> Float32:
+    """Values [count] float32 of an official stream.
+
+    Raises:
+        CodecError: the stream is cut, too long, or has a rate that no encoder writes.
+    """
+    checked = _Stream.checked(stream, count, mode, threads, with_kernels)
+    values = np.empty(count, np.float32)
+    checked.read(torch.from_numpy(values), bound)
+    return values
+
+
+def decode_into(
+    stream: Buffer,
+    out: torch.Tensor,
+    bound: float,
+    mode: str = "fixed",
+    threads: int = 1,
+    with_kernels: Kernels | None = None,
+) -> None:
+    """Fill a contiguous tensor of bf16, fp16 or float32 with the values of an official stream.
+
+    Raises:
+        CodecError: as for `decode_stream`; nothing was written then.
+    """
+    checked = _Stream.checked(stream, out.numel(), mode, threads, with_kernels)
+    checked.read(out.view(-1), bound)
+
+
+def rate_area_of(count: int) -> int:
+    """Bytes at the start of a stream of so many values: a rate a block, in whole superblocks."""
+    return -(-count // (BLOCK * SUPERBLOCK_BLOCKS)) * SUPERBLOCK_BLOCKS
+
+
+def _encoded(
+    flat: torch.Tensor,
+    bound: float,
+    mode: str,
+    threads: int = 1,
+    with_kernels: Kernels | None = None,
+) -> bytes:
     with np.errstate(over="ignore", divide="ignore", under="ignore"):
         step = np.float32(bound)
         inverse = np.float32(0.5) / step
     if not (0 < step < np.inf and np.isfinite(inverse)):
         raise InputError(f"cuszp: the bound {bound:g} is not a usable positive float32")
-    blocks = -(-len(values) // BLOCK)
-    rate_area = -(-blocks // SUPERBLOCK_BLOCKS) * SUPERBLOCK_BLOCKS
-    stream = np.empty(rate_area + blocks * (4 + 4 * HIGHEST_RATE), np.uint8)
-    stream[:rate_area] = 0
-    size = kernels.encode_fixed(np.ascontiguousarray(values), inverse, rate_area, stream)
-    return stream[:size].tobytes()
+    core, count = with_kernels or kernels(), flat.numel()
+    rates = np.zeros(rate_area_of(count), np.uint8)
+    room = np.empty(-(-count // BLOCK) * MOST_BLOCK_BYTES, np.uint8)  # untouched pages cost nothing
+
+    def write(blocks: slice) -> Bytes:
+        own = room[blocks.start * MOST_BLOCK_BYTES : blocks.stop * MOST_BLOCK_BYTES]
+        values = flat[blocks.start * BLOCK : blocks.stop * BLOCK]
+        return own[: core.encode(values, float(inverse), MODES[mode], rates[blocks], own)]
+
+    parts = _each(write, _shares(count, threads))
+    return b"".join([rates.data, *(part.data for part in parts)])
 
 
-def decode_stream(stream: Buffer, count: int, bound: float) -> Float32:
-    """Values [count] float32 of an official stream, mode FIXED.
+@dataclass(frozen=True, slots=True)
+class _Stream:
+    """A stream whose rates and size fit each other, cut into shares.
 
-    Raises:
-        CodecError: the stream is cut, too long, or has a rate that no encoder writes.
+    Attributes:
+        core: what decodes it.
+        mode: its mode.
+        shares: blocks of each share, their rates [blocks] and payloads [bytes].
     """
-    blocks = -(-count // BLOCK)
-    rate_area = -(-blocks // SUPERBLOCK_BLOCKS) * SUPERBLOCK_BLOCKS
-    data = np.frombuffer(stream, np.uint8)
-    if len(data) < rate_area:
-        raise CodecError(f"cuszp: {len(data)} bytes are too few for {count} values")
-    expected = kernels.size_fixed(data, rate_area, blocks)
-    if expected < 0:
-        raise CodecError("cuszp: the stream has a rate that no encoder writes")
-    if expected != len(data):
-        raise CodecError(f"cuszp: {len(data)} bytes where the rates call for {expected}")
-    values = np.empty(count, np.float32)
-    kernels.decode_fixed(data, rate_area, np.float32(bound), values)
-    return values
+
+    core: Kernels
+    mode: int
+    shares: list[tuple[slice, Bytes, Bytes]]
+
+    @classmethod
+    def checked(
+        cls,
+        stream: Buffer,
+        count: int,
+        mode: str,
+        threads: int = 1,
+        with_kernels: Kernels | None = None,
+    ) -> "_Stream":
+        """Look at every rate before memory is taken for the values."""
+        core, number = with_kernels or kernels(), MODES[mode]
+        data, start = np.frombuffer(stream, np.uint8), rate_area_of(count)
+        if len(data) < start:
+            raise CodecError(f"cuszp: {len(data)} bytes are too few for {count} values")
+        shares = _shares(count, threads)
+        sizes = [core.payload_bytes(data[blocks], number) for blocks in shares]
+        padding = data[-(-count // BLOCK) : start]
+        if min(sizes, default=0) < 0 or padding.any():
+            raise CodecError("cuszp: the stream has a rate that no encoder writes")
+        ends = list(accumulate(sizes, initial=start))
+        if ends[-1] != len(data):
+            raise CodecError(f"cuszp: {len(data)} bytes where the rates call for {ends[-1]}")
+        parts = zip(shares, pairwise(ends), strict=True)
+        return cls(core, number, [(b, data[b], data[at:end]) for b, (at, end) in parts])
+
+    def read(self, out: torch.Tensor, bound: float) -> None:
+        """Fill [count] bf16, fp16 or float32."""
+        step = float(np.float32(bound))
+
+        def one(share: tuple[slice, Bytes, Bytes]) -> None:
+            blocks, rates, payload = share
+            own = out[blocks.start * BLOCK : blocks.stop * BLOCK]
+            self.core.decode(rates, payload, step, self.mode, own)
+
+        _each(one, self.shares)
+
+
+def _shares(count: int, threads: int) -> list[slice]:
+    """Blocks of each thread: whole superblocks, as even as they can be."""
+    blocks, superblocks = -(-count // BLOCK), -(-count // (BLOCK * SUPERBLOCK_BLOCKS))
+    threads = max(1, min(threads, superblocks))
+    ends = [superblocks * share // threads * SUPERBLOCK_BLOCKS for share in range(threads)]
+    return [slice(*pair) for pair in pairwise([*ends, blocks])]
+
+
+def _each(work: Callable[[Share], Result], shares: Sequence[Share]) -> list[Result]:
+    """The work done for every share, each on a thread of its own if there are several."""
+    if len(shares) == 1:
+        return [work(shares[0])]
+    with ThreadPoolExecutor(len(shares)) as threads:
+        return list(threads.map(work, shares))

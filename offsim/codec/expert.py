@@ -10,6 +10,8 @@ import torch
 from offsim.codec.base import Codec
 from offsim.codec.blob import Blob
 from offsim.codec.bounded import decode, encode
+from offsim.codec.bounds import Bound
+from offsim.codec.raw import Raw
 
 
 @dataclass(frozen=True, slots=True)
@@ -37,6 +39,25 @@ class ExpertBlob:
         return decode(self.blobs[matrix])
 
 
-def encode_expert(matrices: Sequence[torch.Tensor], codec: Codec, bound: float) -> ExpertBlob:
-    """Compress the matrices of an expert, in their stored dtype, under one bound."""
-    return ExpertBlob(tuple(encode(matrix, codec, bound) for matrix in matrices))
+def encode_expert(
+    matrices: Sequence[torch.Tensor], codec: Codec, bounds: Sequence[Bound] | float = 0.0
+) -> ExpertBlob:
+    """Compress the matrices of an expert, in their stored dtype.
+
+    Args:
+        matrices: any shapes; bf16, fp16 or float32.
+        codec: what compresses.
+        bounds: one a matrix, or one absolute bound for all; ignored by a codec that takes none. A
+            `mean-abs` or other statistic is that of the expert. Where it comes to 0, because all
+            weights are equal, the matrix is stored raw.
+
+    Raises:
+        InputError: a value that is not finite, or a bound that is not a positive number.
+    """
+    if codec.promise != "bound":
+        return ExpertBlob(tuple(encode(matrix, codec) for matrix in matrices))
+    if isinstance(bounds, float):
+        bounds = [Bound(bounds)] * len(matrices)
+    wanted = {bound: bound.absolute(matrices) for bound in bounds}
+    pairs = zip(matrices, (wanted[bound] for bound in bounds), strict=True)
+    return ExpertBlob(tuple(encode(m, codec if b else Raw(), b) for m, b in pairs))

@@ -1,10 +1,11 @@
 """No compression: the bytes of the stored dtype."""
 
+import math
+
 import numpy as np
 import torch
 
-from offsim.codec.base import Buffer, Codec
-from offsim.errors import CodecError
+from offsim.codec.base import Buffer, Codec, Shape, check_size
 
 
 class Raw(Codec):
@@ -12,16 +13,15 @@ class Raw(Codec):
 
     name = "raw"
     placement = "device"
-    lossless = True
+    promise = "exact"
 
     def encode(self, weights: torch.Tensor, bound: float) -> bytes:
         """The bytes of the tensor."""
-        return weights.contiguous().view(torch.uint8).numpy().tobytes()
+        return weights.contiguous().view(-1).view(torch.uint8).numpy().tobytes()
 
-    def decode(self, payload: Buffer, count: int, dtype: torch.dtype, bound: float) -> torch.Tensor:
+    def decode(
+        self, payload: Buffer, shape: Shape, dtype: torch.dtype, bound: float
+    ) -> torch.Tensor:
         """A copy of the bytes as a tensor."""
-        if len(payload) != count * dtype.itemsize:
-            raise CodecError(f"raw: {len(payload)} bytes cannot be {count} values of {dtype}")
-        if not count:
-            return torch.empty(0, dtype=dtype)
-        return torch.from_numpy(np.frombuffer(payload, np.uint8).copy()).view(dtype)
+        check_size(self.name, payload, math.prod(shape) * dtype.itemsize, shape)
+        return torch.from_numpy(np.frombuffer(payload, np.uint8).copy()).view(dtype).view(shape)

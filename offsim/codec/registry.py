@@ -1,4 +1,11 @@
-"""The codecs by name. A new codec adds its line here and nowhere else."""
+"""The codecs by name. A new one adds its line here; one of another package, an entry point.
+
+A third party's package names its codec in the entry-point group `offsim.codecs`; see
+docs/codecs.md.
+"""
+
+from collections.abc import Iterator
+from importlib.metadata import EntryPoint, entry_points
 
 from offsim.codec.base import Codec
 from offsim.codec.cuszp import Cuszp
@@ -6,18 +13,57 @@ from offsim.codec.raw import Raw
 from offsim.codec.sz3 import Sz3
 from offsim.errors import InputError
 
+GROUP = "offsim.codecs"
 CODECS: dict[str, type[Codec]] = {codec.name: codec for codec in (Raw, Sz3, Cuszp)}
+
+
+def codec_names() -> list[str]:
+    """Names of all codecs, those of other packages last."""
+    return [*CODECS, *(point.name for point in _others() if point.name not in CODECS)]
 
 
 def codec_named(name: str, options: dict[str, str] | None = None) -> Codec:
     """The codec of this name.
 
+    Args:
+        name: such as `sz3`, or with options `cuszp:mode=plain` (comma between several).
+        options: in place of those in the name.
+
     Raises:
-        InputError: no codec has this name, or it does not take these options.
+        InputError: no codec has this name, it does not take these options, or a package that it
+            needs is not installed.
     """
-    if name not in CODECS:
-        raise InputError(f"no codec is called {name!r}; there are {', '.join(CODECS)}")
+    name, _, text = name.partition(":")
+    if text:
+        options = dict(_pairs(name, text))
+    kind = CODECS.get(name) or _other(name)
     try:
-        return CODECS[name](**(options or {}))
+        return kind(**(options or {}))
     except TypeError as error:
         raise InputError(f"codec {name} does not take {options}") from error
+
+
+def _pairs(name: str, text: str) -> Iterator[tuple[str, str]]:
+    for part in text.split(","):
+        key, equals, value = part.partition("=")
+        if not (key and equals and value):
+            raise InputError(f"codec {name}: {part!r} is not an option; write key=value")
+        yield key, value
+
+
+def _others() -> list[EntryPoint]:
+    return sorted(entry_points(group=GROUP), key=lambda point: point.name)
+
+
+def _other(name: str) -> type[Codec]:
+    """The codec of another package."""
+    for point in _others():
+        if point.name == name:
+            try:
+                kind = point.load()
+            except Exception as error:  # whatever a foreign package does when it is imported
+                raise InputError(f"codec {name} of {point.value} does not load: {error}") from error
+            if not (isinstance(kind, type) and issubclass(kind, Codec) and kind.name == name):
+                raise InputError(f"{point.value} is not an offsim codec with the name {name!r}")
+            return kind
+    raise InputError(f"no codec is called {name!r}; there are {', '.join(codec_names())}")

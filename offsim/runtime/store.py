@@ -10,6 +10,7 @@ from offsim.codec import Codec
 from offsim.codec.bounded import largest_error
 from offsim.codec.expert import ExpertBlob, encode_expert
 from offsim.model.experts import ExpertShape, expert_modules, matrices_of, shape_of
+from offsim.policy.bounds import Bounds
 
 
 @dataclass(frozen=True)
@@ -19,7 +20,7 @@ class ExpertStore:
     Attributes:
         shape: of the experts.
         codec: that made the blobs.
-        bound: absolute, unit of the weights.
+        bound: absolute, unit of the weights; the loosest of any matrix where they differ.
         blobs: [layer][expert].
         largest_error: largest |x - x'| in the stored dtype over all of them.
     """
@@ -35,24 +36,38 @@ class ExpertStore:
         cls,
         model: PreTrainedModel,
         codec: Codec,
-        bound: float,
+        bound: float | Bounds,
         dtype: torch.dtype = torch.bfloat16,
         progress: Callable[[], None] = lambda: None,
     ) -> "ExpertStore":
-        """Compress every expert of a model from its stored dtype, and check every bound again."""
+        """Compress every expert of a model from its stored dtype, and check every bound again.
+
+        Args:
+            model: whose experts to store.
+            codec: that compresses.
+            bound: absolute and the same for all, or a bound for each matrix.
+            dtype: that the checkpoint stores.
+            progress: called after each expert.
+
+        Raises:
+            InputError: a weight that is not finite, or a bound that is not a positive number.
+        """
         shape = shape_of(model, dtype.itemsize)
-        blobs, worst = [], 0.0
-        for module in expert_modules(model):
+        blobs, worst, loosest = [], 0.0, 0.0
+        for layer, module in enumerate(expert_modules(model)):
             row = []
             for expert in range(shape.experts):
                 matrices = [weights.to(dtype) for weights in matrices_of(module, expert)]
-                blob = encode_expert(matrices, codec, bound)
+                bounds = bound if isinstance(bound, float) else bound.of(layer, expert)
+                blob = encode_expert(matrices, codec, bounds)
+                loosest = max(loosest, *(part.header.bound for part in blob.blobs))
                 for number, before in enumerate(matrices):
                     worst = max(worst, largest_error(before, blob.decoded(number)))
                 row.append(blob)
                 progress()
             blobs.append(row)
-        return cls(shape, codec, bound, blobs, worst)
+        kept = bound if isinstance(bound, float) else loosest
+        return cls(shape, codec, kept, blobs, worst)
 
     @property
     def nbytes(self) -> int:

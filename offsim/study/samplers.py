@@ -122,7 +122,7 @@ def resident_layer_s(
         store: under any codec.
         asked: prompts; the last is run twice, first to fill the slots.
     """
-    policy = Policy(codec=store.codec.name, bound=store.bound, slots=store.shape.experts)
+    policy = Policy(codec=str(store.codec), bound=store.bound, slots=store.shape.experts)
     tokens = 16
     run = run_offloaded(model, store, policy, [asked[-1]] * 2, tokens)
     layers = [layer for step in run.times[tokens + 1 :] for layer in pairwise(step.layers)]
@@ -167,7 +167,7 @@ class CodecSampler:
             self._encode.append(timed(self._encode_one, repeats))
             self._slowdowns.append(self._side_by_side(places))
         shape = self.store.shape
-        codec, bound = self.store.codec.name, self.store.bound
+        codec, bound = str(self.store.codec), self.store.bound
         policy = Policy(codec=codec, bound=bound, slots=shape.experts // 2)
         pace = shape.bytes / DECODE_SECONDS
         asked = prompts(1, seed)
@@ -183,7 +183,7 @@ class CodecSampler:
         blobs = [blob for row in store.blobs for expert in row for blob in expert.blobs]
         return CodecFigures(
             label="MEASURED",
-            codec=codec.name,
+            codec=str(codec),
             options=codec.options(),
             bound=store.bound,
             placement=codec.placement,

@@ -1,24 +1,19 @@
 import json
-import math
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import pytest
+import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from offsim.codec.base import Float32
-from offsim.codec.cuszp import Cuszp, decode_stream, encode_stream
+from offsim.codec.cuszp import Cuszp, decode_into, decode_stream, encode_stream
 from offsim.errors import CodecError, InputError
 
-from .checks import sha256, weights_like
-
-CASES: list[dict[str, Any]] = json.loads(
-    Path(__file__).with_name("cuszp_golden.json").read_text(encoding="utf-8")
-)["cases"]
+from .checks import DTYPES, sha256, weights_like
+from .cuszp_cases import CASES, INPUTS, MODES, id_of, normal
 
 # The worked example of the format: a bound of 0.5 rounds to the nearest whole number.
 EXAMPLE = np.fromstring(
@@ -33,51 +28,11 @@ EXAMPLE_QUANTA = np.fromstring(
     sep=" ",
 )
 EXAMPLE_PAYLOAD = bytes.fromhex("00000000 23d0aad2 e30f9311 1c007c10 ffffffef")
-
-
-def normal(seed: int, count: int, scale: float = 0.02) -> Float32:
-    return np.random.default_rng(seed).normal(0, scale, count).astype(np.float32)
-
-
-def sine() -> Float32:
-    return np.array([math.sin(i * 0.01) * 10 + 50 for i in range(5000)], np.float32)
-
-
-def offset_hash() -> Float32:
-    hashed = np.arange(9999, dtype=np.uint64) * np.uint64(2654435761) % np.uint64(1 << 32)
-    return (100.0 + hashed.astype(np.float64) / 4294967296.0).astype(np.float32)
-
-
-def bf16_like() -> Float32:
-    bits = normal(9, 8192).view(np.uint32)
-    return ((bits + np.uint32(0x8000)) & np.uint32(0xFFFF0000)).view(np.float32)
-
-
-def special() -> Float32:
-    values = [np.nan, np.inf, -np.inf, -0.0, 1e-45, -1e-40, 1e9, -1e9]
-    values += [2147483.5, -2147483.5, 214748.36, -214748.36, 0.05, -0.05, 3e38, -3e38]
-    return np.tile(np.array(values, np.float32), 16)
-
-
-INPUTS: dict[str, Callable[[], Float32]] = {
-    "normal_1": lambda: normal(7, 1),
-    "normal_33": lambda: normal(7, 33),
-    "normal_1000": lambda: normal(1, 1000),
-    "normal_32769": lambda: normal(4, 32769),
-    "normal1e4_2000": lambda: normal(11, 2000, 1e4),
-    "sine_5000": sine,
-    "zeros_70000": lambda: np.zeros(70000, np.float32),
-    "const_32768": lambda: np.full(32768, 1.2345, np.float32),
-    "ties_2001": lambda: ((np.arange(2001) - 1000) * 0.125).astype(np.float32),
-    "ramp_small_3000": lambda: (np.arange(3000) * 0.01 + 50).astype(np.float32),
-    "offset_hash_9999": offset_hash,
-    "bf16like_8192": bf16_like,
-    "special_256": special,
+EXAMPLE_STREAMS = {
+    "fixed": b"\x04" + bytes(1023) + EXAMPLE_PAYLOAD,
+    "plain": b"\x04" + bytes(1023) + bytes.fromhex("02a00fb0 3238ffbb 80800000 00000000 80000000"),
+    "outlier": b"\x82" + bytes(1023) + bytes.fromhex("0a 02a00fb0 3238ffbb 00800000"),
 }
-
-
-def id_of(case: dict[str, Any]) -> str:
-    return f"{case['name']}-{case['eb']}"
 
 
 @pytest.mark.parametrize("case", CASES, ids=id_of)
@@ -85,9 +40,10 @@ def test_stream_and_values_are_those_of_the_official_library(case: dict[str, Any
     values = INPUTS[case["name"]]()
     assert len(values) == case["n"]
     assert sha256(values.tobytes()) == case["input"], "this input is not the one that was encoded"
-    stream = encode_stream(values, case["eb"])
+    stream = encode_stream(values, case["eb"], case["mode"])
     assert sha256(stream) == case["stream"]
-    assert sha256(decode_stream(stream, case["n"], case["eb"]).tobytes()) == case["decoded"]
+    decoded = decode_stream(stream, case["n"], case["eb"], case["mode"])
+    assert sha256(decoded.tobytes()) == case["decoded"]
 
 
 def test_official_streams_in_the_shared_folder(shared: Path) -> None:
@@ -95,10 +51,9 @@ def test_official_streams_in_the_shared_folder(shared: Path) -> None:
     if not (folder / "index.json").is_file():
         pytest.skip("needs index.json in shared/golden/cuszp")
     index = json.loads((folder / "index.json").read_text(encoding="utf-8"))
-    fixed = [case for case in index["cases"] if case["mode"] == "fixed"]
-    assert len(fixed) == len(CASES) == 44
-    for case in fixed:
-        where = f"{case['name']} at {case['eb']}"
+    assert len(index["cases"]) == len(CASES) == 132
+    for case in index["cases"]:
+        where = f"{case['name']}, {case['mode']}, at {case['eb']}"
         official = (folder / case["compressed_file"]).read_bytes()
         assert sha256(official) == case["compressed_sha256"], where
         if case["input_file"]:
@@ -106,16 +61,30 @@ def test_official_streams_in_the_shared_folder(shared: Path) -> None:
         else:
             values = INPUTS[case["name"]]()
         assert sha256(values.tobytes()) == case["input_sha256"], where
-        assert encode_stream(values, case["eb"]) == official, where
-        decoded = decode_stream(official, case["n"], case["eb"])
+        assert encode_stream(values, case["eb"], case["mode"]) == official, where
+        decoded = decode_stream(official, case["n"], case["eb"], case["mode"])
         assert sha256(decoded.tobytes()) == case["decompressed_sha256"], where
 
 
-def test_worked_example_byte_for_byte() -> None:
-    expected = b"\x04" + bytes(1023) + EXAMPLE_PAYLOAD
-    assert len(expected) == 1044
-    assert encode_stream(EXAMPLE, 0.5) == expected
-    np.testing.assert_array_equal(decode_stream(expected, 32, 0.5), EXAMPLE_QUANTA)
+@pytest.mark.parametrize("mode", MODES)
+def test_worked_example_byte_for_byte(mode: str) -> None:
+    expected = EXAMPLE_STREAMS[mode]
+    assert encode_stream(EXAMPLE, 0.5, mode) == expected
+    np.testing.assert_array_equal(decode_stream(expected, 32, 0.5, mode), EXAMPLE_QUANTA)
+
+
+def test_outlier_block_without_planes() -> None:
+    values = np.full(32, -700.0, np.float32)
+    expected = b"\xa0" + bytes(1023) + bytes.fromhex("bc02 80000000")
+    assert encode_stream(values, 0.5, "outlier") == expected
+    np.testing.assert_array_equal(decode_stream(expected, 32, 0.5, "outlier"), values)
+
+
+def test_outlier_payloads_begin_at_any_byte() -> None:
+    stream = encode_stream(np.concatenate([EXAMPLE, EXAMPLE]), 0.5, "outlier")
+    payload = EXAMPLE_STREAMS["outlier"][1024:]
+    assert len(payload) == 13
+    assert stream == b"\x82\x82" + bytes(1022) + 2 * payload
 
 
 def test_payloads_of_blocks_follow_each_other() -> None:
@@ -244,19 +213,54 @@ def test_bound_without_a_finite_inverse_is_refused(bound: float) -> None:
         encode_stream(np.zeros(1, np.float32), bound)
 
 
+@pytest.mark.parametrize("mode", MODES)
+@pytest.mark.parametrize("count", [0, 1, 32768, 32769, 200_001])
+def test_threads_give_the_same_bytes_and_values(mode: str, count: int) -> None:
+    values = normal(13, count)
+    stream = encode_stream(values, 1e-3, mode)
+    alone = decode_stream(stream, count, 1e-3, mode)
+    for threads in (2, 3, 64):
+        assert encode_stream(values, 1e-3, mode, threads) == stream
+        together = decode_stream(stream, count, 1e-3, mode, threads)
+        np.testing.assert_array_equal(together, alone)
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_decodes_into_memory_of_the_caller(dtype: torch.dtype) -> None:
+    stream = encode_stream(normal(13, 70), 1e-3)
+    out = torch.full((7, 10), 9.0, dtype=dtype)
+    decode_into(stream, out, 1e-3)
+    expected = torch.from_numpy(decode_stream(stream, 70, 1e-3)).to(dtype).view(7, 10)
+    assert torch.equal(out, expected)
+
+
+def test_nothing_is_written_from_a_damaged_stream() -> None:
+    out = torch.full((100,), 9.0)
+    with pytest.raises(CodecError):
+        decode_into(good_stream()[:-1], out, 1e-3)
+    assert bool((out == 9.0).all())
+
+
+def test_outlier_bits_without_the_outlier_flag_are_refused() -> None:
+    stream = bytes([0b0010_0001]) + bytes(1023) + bytes(8)
+    with pytest.raises(CodecError, match="a rate that no encoder writes"):
+        decode_stream(stream, 32, 1e-3, "outlier")
+
+
 def test_codec_refuses_a_quotient_that_it_cannot_round() -> None:
     codec = Cuszp()
-    values = np.array([4194304.0], np.float32)
     with pytest.raises(CodecError, match="too fine"):
-        codec.encode_values(values, 0.5)
-    below = np.array([4194303.0], np.float32)
-    assert codec.decode_values(codec.encode_values(below, 0.5), 1, 0.5)[0] == 4194303.0
+        codec.encode(torch.tensor([4194304.0]), 0.5)
+    below = torch.tensor([4194303.0])
+    assert torch.equal(codec.decode(codec.encode(below, 0.5), (1,), torch.float32, 0.5), below)
 
 
-def test_other_modes_are_refused() -> None:
+def test_codec_knows_three_modes() -> None:
     assert Cuszp().options() == {"mode": "fixed"}
-    with pytest.raises(InputError, match="'plain'"):
-        Cuszp(mode="plain")
+    assert str(Cuszp()) == "cuszp"
+    assert str(Cuszp(mode="plain")) == "cuszp:mode=plain"
+    with pytest.raises(InputError, match="'fast'"):
+        Cuszp(mode="fast")
 
 
 def test_compresses_weights() -> None:

@@ -3,6 +3,8 @@ import pytest
 import torch
 
 from offsim.codec import CODECS, codec_named, encode
+from offsim.codec.bounded import largest_error
+from offsim.codec.bounds import Bound
 from offsim.codec.expert import ExpertBlob, encode_expert
 from offsim.errors import InputError
 
@@ -61,5 +63,23 @@ def test_payloads_are_read_only_views() -> None:
 def test_one_bad_matrix_refuses_the_expert() -> None:
     bad = matrices()
     bad[2][0, 0] = torch.nan
-    with pytest.raises(InputError, match="position 0"):
+    with pytest.raises(InputError, match=r"the weight at \[0, 0\] is nan"):
         encode_expert(bad, codec_named("cuszp"), 1e-3)
+
+
+def test_a_bound_for_each_matrix() -> None:
+    bounds = (Bound(1e-3), Bound(1e-2), Bound(0.5, "mean-abs"))
+    expert = encode_expert(matrices(), codec_named("cuszp"), bounds)
+    mean = float(torch.cat([matrix.view(-1) for matrix in matrices()]).double().abs().mean())
+    wanted = (1e-3, 1e-2, pytest.approx(mean / 2))
+    assert [blob.header.bound for blob in expert.blobs] == list(wanted)
+    for before, after, blob in zip(matrices(), decoded(expert), expert.blobs, strict=True):
+        assert largest_error(before, after) <= blob.header.bound
+    assert len({blob.nbytes for blob in expert.blobs}) == 3
+
+
+def test_weights_that_are_all_equal_are_stored_raw_under_a_relative_bound() -> None:
+    same = [torch.full((4, 4), 0.5).bfloat16()] * 3
+    expert = encode_expert(same, codec_named("sz3"), (Bound(0.1, "sigma"),) * 3)
+    assert {blob.header.codec for blob in expert.blobs} == {"raw"}
+    assert_same_bits(expert.decoded(0), same[0])

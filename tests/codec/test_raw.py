@@ -12,7 +12,7 @@ from .checks import DTYPES, assert_same_bits, tensors, weights_like
 
 
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
-@settings(derandomize=True, max_examples=100, deadline=None)
+@settings(derandomize=True, max_examples=200, deadline=None)
 @given(data=st.data())
 def test_every_bit_comes_back(dtype: torch.dtype, data: st.DataObject) -> None:
     weights = data.draw(tensors(dtype, shortest=1))
@@ -30,26 +30,34 @@ def test_payload_is_the_stored_bytes() -> None:
     assert Raw().encode(torch.from_numpy(values).bfloat16(), 0.0) == b"\x80\x3f\x00\xc0"
 
 
-def test_is_a_lossless_device_codec_without_options() -> None:
-    assert Raw().lossless
+def test_is_an_exact_device_codec_without_options() -> None:
+    assert Raw().promise == "exact"
     assert Raw().placement == "device"
     assert Raw().options() == {}
 
 
 @pytest.mark.parametrize("size", [0, 1, 23, 25, 48])
 def test_payload_of_another_size_is_refused(size: int) -> None:
-    with pytest.raises(CodecError, match=f"{size} bytes"):
-        Raw().decode(bytes(size), 12, torch.bfloat16, 0.0)
+    with pytest.raises(CodecError, match=f"{size} bytes where 12 values take 24"):
+        Raw().decode(bytes(size), (3, 4), torch.bfloat16, 0.0)
 
 
 def test_decoded_tensor_is_a_copy_that_can_be_written() -> None:
     payload = Raw().encode(weights_like(4), 0.0)
-    first = Raw().decode(payload, 4, torch.bfloat16, 0.0)
+    first = Raw().decode(payload, (4,), torch.bfloat16, 0.0)
     first.zero_()
-    assert_same_bits(weights_like(4), Raw().decode(payload, 4, torch.bfloat16, 0.0))
+    assert_same_bits(weights_like(4), Raw().decode(payload, (4,), torch.bfloat16, 0.0))
 
 
-@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32])
+@pytest.mark.parametrize("shape", [(), (1,), (2, 3), (1, 1, 1, 1, 1, 1, 2, 1)], ids=str)
+def test_shape_comes_back(shape: tuple[int, ...]) -> None:
+    payload = Raw().encode(weights_like(*shape), 0.0)
+    back = Raw().decode(memoryview(payload), shape, torch.bfloat16, 0.0)
+    assert back.shape == shape
+    assert torch.equal(back, weights_like(*shape))
+
+
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
 def test_an_empty_tensor_comes_back(dtype: torch.dtype) -> None:
     back = decode(encode(torch.empty(0, 3, dtype=dtype), Raw()))
     assert back.dtype == dtype
