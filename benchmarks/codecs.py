@@ -40,11 +40,11 @@ def main() -> None:
             works[f"cuszp encode f32, {tail}"] = lambda c=core, t=threads: encode_stream(
                 values, BOUND, threads=t, with_kernels=c
             )
-            works[f"cuszp decode f32, {tail}"] = lambda c=core, t=threads: decode_into(
-                stream, target, BOUND, threads=t, with_kernels=c
+            works[f"cuszp decode f32, {tail}"] = lambda c=core, t=threads, s=stream: decode_into(
+                s, target, BOUND, threads=t, with_kernels=c
             )
-            works[f"cuszp decode bf16, {tail}"] = lambda c=core, t=threads: decode_into(
-                stream, half, BOUND, threads=t, with_kernels=c
+            works[f"cuszp decode bf16, {tail}"] = lambda c=core, t=threads, s=stream: decode_into(
+                s, half, BOUND, threads=t, with_kernels=c
             )
     works["sz3 NOPRED encode f32"] = lambda: sz3.encode_values(few, BOUND)
     works["sz3 NOPRED decode f32"] = lambda: sz3.decode_values(packed, few.shape, BOUND)

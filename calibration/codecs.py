@@ -9,6 +9,7 @@ import typer
 from offsim.calibration.curve import curve
 from offsim.cli.devices import Device, require
 from offsim.codec import codec_named
+from offsim.codec.bounds import Bound
 
 
 def main(
@@ -19,7 +20,7 @@ def main(
     torch.set_num_threads(1)
     values = (torch.randn(weights, generator=torch.Generator().manual_seed(0)) * sigma).bfloat16()
     codecs = [codec_named(name) for name in ("cuszp", "sz3")]
-    points = curve(values, codecs, [2.0**power for power in range(lowest, -4)])
+    points = curve(values, codecs, [Bound(2.0**power) for power in range(lowest, -4)])
     typer.echo(pd.DataFrame([asdict(point) for point in points]).to_csv(index=False))
 
 

@@ -5,7 +5,7 @@ import sys
 import typer
 
 from offsim import __version__
-from offsim.cli import calibrate, check, report, run, simulate, study, trace
+from offsim.cli import calibrate, check, codecs, doctor, report, run, simulate, study, trace
 from offsim.errors import OffsimError
 
 INTERRUPTED = 130
@@ -22,10 +22,12 @@ app = typer.Typer(
 app.command("study")(study.study)
 app.command("calibrate")(calibrate.calibrate)
 app.add_typer(trace.app, name="trace")
+app.add_typer(codecs.app, name="codecs")
 app.command("simulate")(simulate.simulate)
 app.command("run")(run.run)
 app.command("check")(check.check)
 app.command("report")(report.report)
+app.command("doctor")(doctor.doctor)
 
 
 def _version(wanted: bool) -> None:

@@ -31,7 +31,8 @@ def calibrate(
     check_writable(out.parent)
     wanted = []
     for text in codec or ():
-        name, _, bound = text.partition(":")
+        name, colon, bound = text.rpartition(":")
+        name, bound = (name, bound) if colon else (text, "")
         try:
             wanted.append(policy_of(name, float(bound or 0)).key)
         except ValueError:

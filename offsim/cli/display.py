@@ -2,6 +2,7 @@
 
 import json
 import math
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import asdict
@@ -21,7 +22,9 @@ if TYPE_CHECKING:
 
     from offsim.record import Metrics
 
-OUT, ERR = Console(), Console(stderr=True)
+PIPED_WIDTH = 140
+OUT = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
+ERR = Console(stderr=True)
 
 
 @contextmanager

@@ -24,6 +24,8 @@ from offsim.files import first_problem
 MAGIC = b"OFSB"
 VERSION = 1
 MOST_AXES = 8
+MOST_BYTES = 1 << 47
+"""Of a tensor: what a process can address on today's CPUs."""
 PREFIX = struct.Struct("<4sHII")
 DTYPES = {"bf16": torch.bfloat16, "fp16": torch.float16, "f32": torch.float32}
 DTYPE_NAMES = {dtype: name for name, dtype in DTYPES.items()}
@@ -118,6 +120,7 @@ class Blob:
             raise CodecError(f"the header of the blob: {first_problem(error)}") from error
         if header.payload_bytes != len(payload) or header.payload_crc32 != zlib.crc32(payload):
             raise CodecError("the payload of the blob is damaged")
-        if min(header.shape, default=0) < 0:
-            raise CodecError(f"the blob has the shape {header.shape}")
+        size = math.prod(header.shape) * DTYPES[header.dtype].itemsize
+        if min(header.shape, default=0) < 0 or size > MOST_BYTES:
+            raise CodecError(f"the blob says that it has the shape {list(header.shape)}")
         return cls(header, payload)

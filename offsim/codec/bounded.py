@@ -45,6 +45,8 @@ def encode(weights: torch.Tensor, codec: Codec, bound: float = 0.0) -> Blob:
     if weights.ndim > MOST_AXES:
         raise InputError(f"a tensor of {weights.ndim} axes; a blob has at most {MOST_AXES}")
     weights = weights.detach().contiguous()
+    if weights.numel() == 1:  # counts as contiguous with any stride, but not to be seen as bytes
+        weights = weights.clone(memory_format=torch.contiguous_format)
     check_finite(weights)
     if codec.promise == "bound":
         check_bound(bound)
@@ -71,11 +73,11 @@ def _kept(weights: torch.Tensor, codec: Codec, bound: float) -> tuple[Buffer, fl
     shape, dtype = tuple(weights.shape), weights.dtype
     asked = _bounds_to_try(weights, bound) if codec.promise == "bound" else [0.0]
     for tightened in asked:
-        try:
+        try:  # SZ3 can write what it cannot read
             payload = codec.encode(weights, tightened)
+            back = codec.decode(payload, shape, dtype, tightened)
         except CodecError:
             continue
-        back = codec.decode(payload, shape, dtype, tightened)
         if codec.promise == "exact":
             if torch.equal(back.view(-1).view(torch.uint8), weights.view(-1).view(torch.uint8)):
                 return payload, 0.0, 0.0

@@ -5,9 +5,12 @@ decoded beside the compute.
 """
 
 import math
+import os
+import threading
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import cache
 from itertools import accumulate, pairwise
 from typing import TypeVar
 
@@ -16,16 +19,25 @@ import numpy.typing as npt
 import torch
 
 from offsim.codec.base import Buffer, Codec, Float32, Shape
-from offsim.codec.cuszp_kernels import MODES, Kernels, kernels
+from offsim.codec.cuszp_kernels import Kernels, kernels
+from offsim.codec.cuszp_kernels.layout import (
+    BLOCK,
+    MOST_BLOCK_BYTES,
+    SUPERBLOCK_BLOCKS,
+    blocks_of,
+    inverse_of,
+    number_of,
+    rate_area_of,
+    superblocks_of,
+)
 from offsim.errors import CodecError, InputError
 
 Bytes = npt.NDArray[np.uint8]
 Share = TypeVar("Share")
 Result = TypeVar("Result")
-BLOCK = 32
-SUPERBLOCK_BLOCKS = 1024
-MOST_BLOCK_BYTES = 128
-"""A block of 31 planes: 4 + 4 * 31."""
+KEPT_BYTES = 1 << 26
+"""Most that a thread keeps of the memory that it encoded into."""
+_OWN = threading.local()
 LARGEST_QUOTIENT = float(1 << 22)
 """|x| / (2 bound) at which the float32 quantiser stops rounding to nearest."""
 
@@ -45,8 +57,7 @@ class Cuszp(Codec):
     placement = "device"
 
     def __init__(self, mode: str = "fixed") -> None:
-        if mode not in MODES:
-            raise InputError(f"cuszp has no mode {mode!r}; it has {', '.join(MODES)}")
+        number_of(mode)
         self.mode = mode
 
     def options(self) -> dict[str, str]:
@@ -133,11 +144,6 @@ def decode_into(
     checked.read(out.view(-1), bound)
 
 
-def rate_area_of(count: int) -> int:
-    """Bytes at the start of a stream of so many values: a rate a block, in whole superblocks."""
-    return -(-count // (BLOCK * SUPERBLOCK_BLOCKS)) * SUPERBLOCK_BLOCKS
-
-
 def _encoded(
     flat: torch.Tensor,
     bound: float,
@@ -145,19 +151,14 @@ def _encoded(
     threads: int = 1,
     with_kernels: Kernels | None = None,
 ) -> bytes:
-    with np.errstate(over="ignore", divide="ignore", under="ignore"):
-        step = np.float32(bound)
-        inverse = np.float32(0.5) / step
-    if not (0 < step < np.inf and np.isfinite(inverse)):
-        raise InputError(f"cuszp: the bound {bound:g} is not a usable positive float32")
+    inverse, number = float(inverse_of(bound)), number_of(mode)
     core, count = with_kernels or kernels(), flat.numel()
     rates = np.zeros(rate_area_of(count), np.uint8)
-    room = np.empty(-(-count // BLOCK) * MOST_BLOCK_BYTES, np.uint8)  # untouched pages cost nothing
 
     def write(blocks: slice) -> Bytes:
-        own = room[blocks.start * MOST_BLOCK_BYTES : blocks.stop * MOST_BLOCK_BYTES]
+        room = _room((blocks.stop - blocks.start) * MOST_BLOCK_BYTES)
         values = flat[blocks.start * BLOCK : blocks.stop * BLOCK]
-        return own[: core.encode(values, float(inverse), MODES[mode], rates[blocks], own)]
+        return room[: core.encode(values, inverse, number, rates[blocks], room)]
 
     parts = _each(write, _shares(count, threads))
     return b"".join([rates.data, *(part.data for part in parts)])
@@ -187,13 +188,13 @@ class _Stream:
         with_kernels: Kernels | None = None,
     ) -> "_Stream":
         """Look at every rate before memory is taken for the values."""
-        core, number = with_kernels or kernels(), MODES[mode]
+        core, number = with_kernels or kernels(), number_of(mode)
         data, start = np.frombuffer(stream, np.uint8), rate_area_of(count)
         if len(data) < start:
             raise CodecError(f"cuszp: {len(data)} bytes are too few for {count} values")
         shares = _shares(count, threads)
         sizes = [core.payload_bytes(data[blocks], number) for blocks in shares]
-        padding = data[-(-count // BLOCK) : start]
+        padding = data[blocks_of(count) : start]
         if min(sizes, default=0) < 0 or padding.any():
             raise CodecError("cuszp: the stream has a rate that no encoder writes")
         ends = list(accumulate(sizes, initial=start))
@@ -214,17 +215,33 @@ class _Stream:
         _each(one, self.shares)
 
 
+def _room(nbytes: int) -> Bytes:
+    """Memory of this thread to encode into, kept because new pages cost more than encoding."""
+    room: Bytes | None = getattr(_OWN, "room", None)
+    if room is None or len(room) < nbytes:
+        room = np.empty(nbytes, np.uint8)  # for the worst case; pages not touched cost nothing
+        if nbytes <= KEPT_BYTES:
+            _OWN.room = room
+    return room[:nbytes]
+
+
 def _shares(count: int, threads: int) -> list[slice]:
     """Blocks of each thread: whole superblocks, as even as they can be."""
-    blocks, superblocks = -(-count // BLOCK), -(-count // (BLOCK * SUPERBLOCK_BLOCKS))
+    superblocks = superblocks_of(count)
     threads = max(1, min(threads, superblocks))
     ends = [superblocks * share // threads * SUPERBLOCK_BLOCKS for share in range(threads)]
-    return [slice(*pair) for pair in pairwise([*ends, blocks])]
+    return [slice(*pair) for pair in pairwise([*ends, blocks_of(count)])]
 
 
 def _each(work: Callable[[Share], Result], shares: Sequence[Share]) -> list[Result]:
-    """The work done for every share, each on a thread of its own if there are several."""
+    """The work done for every share: the first here, each of the others on another thread."""
     if len(shares) == 1:
         return [work(shares[0])]
-    with ThreadPoolExecutor(len(shares)) as threads:
-        return list(threads.map(work, shares))
+    others = [_threads(os.getpid()).submit(work, share) for share in shares[1:]]
+    return [work(shares[0]), *(other.result() for other in others)]
+
+
+@cache
+def _threads(process: int) -> ThreadPoolExecutor:
+    """The threads of this process: those of a parent do not survive a fork."""
+    return ThreadPoolExecutor(thread_name_prefix="cuszp")

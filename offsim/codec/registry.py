@@ -9,12 +9,28 @@ from importlib.metadata import EntryPoint, entry_points
 
 from offsim.codec.base import Codec
 from offsim.codec.cuszp import Cuszp
+from offsim.codec.lossless import Lossless
+from offsim.codec.nvcomp import Nvcomp
 from offsim.codec.raw import Raw
+from offsim.codec.rtn import RtnInt4, RtnInt8
 from offsim.codec.sz3 import Sz3
+from offsim.codec.zfp import Zfp
 from offsim.errors import InputError
 
 GROUP = "offsim.codecs"
-CODECS: dict[str, type[Codec]] = {codec.name: codec for codec in (Raw, Sz3, Cuszp)}
+CODECS: dict[str, type[Codec]] = {
+    codec.name: codec for codec in (Raw, Sz3, Cuszp, Zfp, Lossless, Nvcomp, RtnInt8, RtnInt4)
+}
+
+
+VARIANTS = (
+    "cuszp:mode=plain",
+    "cuszp:mode=outlier",
+    "sz3:algorithm=LORENZO_REG",
+    "sz3:algorithm=INTERP_LORENZO",
+    "sz3:algorithm=INTERP",
+)
+"""What predicts from neighbours: worse on weights, and offered so that one can see it."""
 
 
 def codec_names() -> list[str]:
@@ -36,11 +52,20 @@ def codec_named(name: str, options: dict[str, str] | None = None) -> Codec:
     name, _, text = name.partition(":")
     if text:
         options = dict(_pairs(name, text))
-    kind = CODECS.get(name) or _other(name)
+    kind = codec_kind(name)
     try:
         return kind(**(options or {}))
     except TypeError as error:
         raise InputError(f"codec {name} does not take {options}") from error
+
+
+def codec_kind(name: str) -> type[Codec]:
+    """The class of the codec of this name.
+
+    Raises:
+        InputError: no codec has this name, or the package that has it does not load.
+    """
+    return CODECS.get(name) or _other(name)
 
 
 def _pairs(name: str, text: str) -> Iterator[tuple[str, str]]:

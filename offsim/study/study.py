@@ -14,6 +14,7 @@ from offsim.accuracy import accuracy
 from offsim.calibration.curve import curve
 from offsim.calibration.schema import Calibration
 from offsim.codec import codec_named
+from offsim.codec.bounds import Bound
 from offsim.errors import InputError
 from offsim.files import replacing, write_json, write_yaml
 from offsim.model.experts import expert_modules
@@ -159,7 +160,8 @@ def rate_curve(model: PreTrainedModel) -> pd.DataFrame:
     """Size, error and speed of the codecs over a ladder of bounds, on the down matrices."""
     downs = torch.cat([module.down_proj.detach().flatten() for module in expert_modules(model)])
     codecs = [codec_named(name) for name in ("cuszp", "sz3")]
-    points = curve(downs[:CURVE_WEIGHTS].bfloat16(), codecs, CURVE_BOUNDS)
+    bounds = [Bound(value) for value in CURVE_BOUNDS]
+    points = curve(downs[:CURVE_WEIGHTS].bfloat16(), codecs, bounds)
     return pd.DataFrame([asdict(point) for point in points])
 
 

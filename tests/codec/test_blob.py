@@ -8,12 +8,12 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offsim.codec import CODECS, Blob, codec_named, decode, encode
+from offsim.codec import Blob, codec_named, decode, encode
 from offsim.codec.blob import MAGIC, PREFIX, VERSION
 from offsim.codec.raw import Raw
 from offsim.errors import CodecError
 
-from .checks import assert_same_bits, weights_like
+from .checks import HERE, assert_same_bits, weights_like
 
 
 def small_blob() -> bytes:
@@ -35,7 +35,7 @@ def with_header(data: bytes, version: int = VERSION, **changes: Any) -> bytes:
     return prefix + header + data[PREFIX.size + length :]
 
 
-@pytest.mark.parametrize("name", CODECS)
+@pytest.mark.parametrize("name", HERE)
 def test_container_round_trip(name: str) -> None:
     weights = weights_like(5, 7)
     blob = encode(weights, codec_named(name), 1e-3)

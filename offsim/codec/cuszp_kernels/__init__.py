@@ -10,13 +10,11 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from offsim.codec.cuszp_kernels.loops import FIXED, OUTLIER, PLAIN, Loops
+from offsim.codec.cuszp_kernels.layout import MODES
+from offsim.codec.cuszp_kernels.loops import Loops
 from offsim.codec.cuszp_kernels.native import Native, library
 
 __all__ = ["MODES", "Kernels", "Loops", "Native", "kernels", "library"]
-
-MODES = {"fixed": FIXED, "plain": PLAIN, "outlier": OUTLIER}
-"""Numbers of the modes, as the official library has them."""
 
 
 class Kernels(Protocol):

@@ -32,23 +32,25 @@ TARGET INLINE uint32_t union_of(const __m256i a[4]) { /* 2^31 is negative and do
     return (uint32_t)(_mm_cvtsi128_si32(four) | _mm_extract_epi32(four, 1));
 }
 
-/* Planes of 32 magnitudes below 2^bits: byte by byte, the top bit of each byte moved out. */
-TARGET INLINE uint8_t *planes_avx2(const __m256i a[4], int bits, uint8_t *out) {
+/* Planes of 32 magnitudes below 2^bits: byte by byte, the top bit of each byte moved out. At least
+   eight planes are written, and the next block overwrites those that are too many: a branch on the
+   number would often be mispredicted, and waits for all that is before. */
+TARGET INLINE void planes_avx2(const __m256i a[4], int bits, uint8_t *out) {
     const __m256i byte = _mm256_set1_epi32(255), order = _mm256_setr_epi32(0, 4, 1, 5, 2, 6, 3, 7);
-    for (int low = 0; low < bits; low += 8) {
+    int count = bits < 8 ? 8 : bits;
+    for (int low = 0; low < count; low += 8) {
         __m256i part[4];
         for (int i = 0; i < 4; i++)
             part[i] = _mm256_and_si256(_mm256_srl_epi32(a[i], _mm_cvtsi32_si128(low)), byte);
         __m256i bytes = _mm256_packus_epi16(_mm256_packus_epi32(part[0], part[1]),
                                             _mm256_packus_epi32(part[2], part[3]));
         bytes = _mm256_permutevar8x32_epi32(bytes, order); /* packing works in halves */
-        for (int plane = 0; plane < 8 && low + plane < bits; plane++, out += 4) {
-            __m256i top = _mm256_sll_epi16(bytes, _mm_cvtsi32_si128(7 - plane));
+        for (int plane = 0; plane < 8 && low + plane < count; plane++, out += 4) {
+            __m256i top = _mm256_slli_epi16(bytes, 7 - plane);
             uint32_t word = (uint32_t)_mm256_movemask_epi8(top);
             memcpy(out, &word, 4);
         }
     }
-    return out;
 }
 
 TARGET INLINE uint8_t *block_avx2(__m256i d[4], int mode, uint8_t *rate, uint8_t *out) {
@@ -81,11 +83,11 @@ TARGET INLINE uint8_t *block_avx2(__m256i d[4], int mode, uint8_t *rate, uint8_t
         }
     }
     *rate = (uint8_t)(first_bytes ? 128 | (first_bytes - 1) << 5 | bits : bits);
-    if (!first_bytes && !bits) return out;
-    memcpy(out, &first, (size_t)first_bytes);
+    memcpy(out, &first, 4); /* overwritten where there is none */
     out += first_bytes;
     memcpy(out, &signs, 4);
-    return planes_avx2(d, bits, out + 4);
+    planes_avx2(d, bits, out + 4);
+    return out + (first_bytes || bits ? 4 + 4 * bits : 0);
 }
 
 TARGET INLINE int64_t encode_blocks_avx2(const void *source, int64_t count, int dtype,
@@ -94,6 +96,7 @@ TARGET INLINE int64_t encode_blocks_avx2(const void *source, int64_t count, int 
     const __m256 scale = _mm256_set1_ps(inverse);
     int64_t whole = count / BLOCK * BLOCK;
     for (int64_t at = 0; at < whole; at += BLOCK) {
+        FETCH(source, at, dtype, 0);
         __m256i q[4];
         for (int i = 0; i < 4; i++)
             q[i] = quantised_avx2(loaded_avx2(source, at + 8 * i, dtype), scale);
@@ -149,9 +152,21 @@ TARGET INLINE __m128i eighth(__m256i bytes, int i) { /* bytes 8 i to 8 i + 7, lo
     return i & 1 ? _mm_unpackhi_epi64(half, half) : half;
 }
 
-TARGET INLINE void residuals_avx2(const uint8_t *in, int bits, __m256i d[4]) {
+/* Up to seven bits, seven planes are read whatever their number is, as above, if there are bytes
+   to read, and those that are too many are masked out. */
+TARGET INLINE void residuals_avx2(
+    const uint8_t *in, const uint8_t *end, int bits, __m256i d[4]) {
     const __m256i none = _mm256_setzero_si256();
-    __m256i negative = spread(in);
+    if (bits <= 7 && end - in >= 32) {
+        __m256i negative = spread(in), sum = none, bit = _mm256_set1_epi8(1);
+        for (int plane = 1; plane <= 7; plane++, bit = _mm256_add_epi8(bit, bit))
+            sum = _mm256_or_si256(sum, _mm256_and_si256(spread(in + 4 * plane), bit));
+        sum = _mm256_and_si256(sum, _mm256_set1_epi8((char)((1 << bits) - 1)));
+        sum = _mm256_sub_epi8(_mm256_xor_si256(sum, negative), negative);
+        for (int i = 0; i < 4; i++) d[i] = _mm256_cvtepi8_epi32(eighth(sum, i));
+        return;
+    }
+    __m256i negative = bits ? spread(in) : none;
     for (int i = 0; i < 4; i++) d[i] = none;
     in += 4;
     for (int low = 0; low < bits; low += 8) {
@@ -159,11 +174,6 @@ TARGET INLINE void residuals_avx2(const uint8_t *in, int bits, __m256i d[4]) {
         for (int plane = 0; plane < 8 && low + plane < bits; plane++, in += 4) {
             sum = _mm256_or_si256(sum, _mm256_and_si256(spread(in), bit));
             bit = _mm256_add_epi8(bit, bit);
-        }
-        if (bits <= 7) { /* fits a signed byte */
-            sum = _mm256_sub_epi8(_mm256_xor_si256(sum, negative), negative);
-            for (int i = 0; i < 4; i++) d[i] = _mm256_cvtepi8_epi32(eighth(sum, i));
-            return;
         }
         for (int i = 0; i < 4; i++) {
             __m256i wide = _mm256_cvtepu8_epi32(eighth(sum, i));
@@ -185,26 +195,26 @@ TARGET INLINE __m256i running_sum_avx2(__m256i x, __m256i before) {
     return _mm256_add_epi32(x, last);
 }
 
-TARGET INLINE void decode_blocks_avx2(const uint8_t *rates, const uint8_t *in, int64_t count,
-                                      float bound, int mode, int dtype, void *target) {
+TARGET INLINE void decode_blocks_avx2(const uint8_t *rates, const uint8_t *in, int64_t size,
+                                      int64_t count, float bound, int mode, int dtype,
+                                      void *target) {
+    const uint8_t *end = in + size;
     const __m256 scale = _mm256_set1_ps(bound);
     int64_t whole = count / BLOCK * BLOCK;
     for (int64_t at = 0; at < whole; at += BLOCK) {
+        FETCH(target, at, dtype, 1);
         uint8_t rate = rates[at / BLOCK];
-        __m256i d[4] = {_mm256_setzero_si256(), _mm256_setzero_si256(), _mm256_setzero_si256(),
-                        _mm256_setzero_si256()};
-        if (rate) {
-            int width = apart(rate, mode);
-            residuals_avx2(in + width, rate & 31, d);
-            if (width) {
-                __m256i first = _mm256_set1_epi32(first_of(in, width));
-                d[0] = _mm256_blend_epi32(d[0], first, 1);
-            }
-            in += payload_bytes(rate, mode);
-            if (mode != FIXED) {
-                __m256i sum = _mm256_setzero_si256();
-                for (int i = 0; i < 4; i++) sum = d[i] = running_sum_avx2(d[i], sum);
-            }
+        int width = apart(rate, mode);
+        __m256i d[4];
+        residuals_avx2(in + width, end, rate & 31, d);
+        if (width) {
+            __m256i first = _mm256_set1_epi32(first_of(in, width));
+            d[0] = _mm256_blend_epi32(d[0], first, 1);
+        }
+        in += payload_bytes(rate, mode);
+        if (mode != FIXED) {
+            __m256i sum = _mm256_setzero_si256();
+            for (int i = 0; i < 4; i++) sum = d[i] = running_sum_avx2(d[i], sum);
         }
         stored_avx2(d[0], d[1], scale, dtype, target, at);
         stored_avx2(d[2], d[3], scale, dtype, target, at + 16);
@@ -219,9 +229,9 @@ TARGET static int64_t encode_avx2(const void *source, int64_t count, int dtype, 
 #undef BODY
 }
 
-TARGET static void decode_avx2(const uint8_t *rates, const uint8_t *in, int64_t count, float bound,
-                               int mode, int dtype, void *target) {
-#define BODY(m, t) decode_blocks_avx2(rates, in, count, bound, m, t, target)
+TARGET static void decode_avx2(const uint8_t *rates, const uint8_t *in, int64_t size,
+                               int64_t count, float bound, int mode, int dtype, void *target) {
+#define BODY(m, t) decode_blocks_avx2(rates, in, size, count, bound, m, t, target)
     OF_MODE_AND_DTYPE(BODY)
 #undef BODY
 }

@@ -35,21 +35,22 @@ TARGET INLINE uint8_t *word_written(uint32_t word, uint8_t *out) {
     return out + 4;
 }
 
-/* Planes of 32 magnitudes below 2^bits, in the order of the stream. */
-TARGET INLINE uint8_t *planes_avx512(__m512i low, __m512i high, int bits, uint8_t *out) {
+/* Planes of 32 magnitudes below 2^bits, in the order of the stream. Up to eight bits, eight planes
+   are written whatever the number of bits is, and the next block overwrites those that are too
+   many: a branch on the number would often be mispredicted, and waits for all that is before. */
+TARGET INLINE void planes_avx512(__m512i low, __m512i high, int bits, uint8_t *out) {
     if (bits <= 8) {
         __m256i bytes = _mm256_set_m128i(_mm512_cvtepi32_epi8(high), _mm512_cvtepi32_epi8(low));
         __m256i bit = _mm256_set1_epi8(1);
-        for (int plane = 0; plane < bits; plane++, bit = _mm256_add_epi8(bit, bit))
+        for (int plane = 0; plane < 8; plane++, bit = _mm256_add_epi8(bit, bit))
             out = word_written(_mm256_test_epi8_mask(bytes, bit), out);
-        return out;
+        return;
     }
     __m512i bit = _mm512_set1_epi32(1);
     for (int plane = 0; plane < bits; plane++, bit = _mm512_add_epi32(bit, bit)) {
         uint32_t word = _mm512_test_epi32_mask(high, bit);
         out = word_written(word << 16 | _mm512_test_epi32_mask(low, bit), out);
     }
-    return out;
 }
 
 TARGET INLINE uint8_t *block_avx512(
@@ -82,12 +83,9 @@ TARGET INLINE uint8_t *block_avx512(
         }
     }
     *rate = (uint8_t)(first_bytes ? 128 | (first_bytes - 1) << 5 | bits : bits);
-    if (!first_bytes && !bits) return out;
-    if (first_bytes) {
-        memcpy(out, &first, (size_t)first_bytes);
-        out += first_bytes;
-    }
-    return planes_avx512(low, high, bits, word_written(signs, out));
+    if (mode == OUTLIER) out = word_written(first, out) - 4 + first_bytes;
+    planes_avx512(low, high, bits, word_written(signs, out));
+    return out + (first_bytes || bits ? 4 + 4 * bits : 0);
 }
 
 TARGET INLINE int64_t encode_blocks_avx512(const void *source, int64_t count, int dtype,
@@ -96,6 +94,7 @@ TARGET INLINE int64_t encode_blocks_avx512(const void *source, int64_t count, in
     const __m512 scale = _mm512_set1_ps(inverse);
     int64_t whole = count / BLOCK * BLOCK;
     for (int64_t at = 0; at < whole; at += BLOCK) {
+        FETCH(source, at, dtype, 0);
         __m512i low = quantised_avx512(loaded_avx512(source, at, dtype), scale);
         __m512i high = quantised_avx512(loaded_avx512(source, at + 16, dtype), scale);
         out = block_avx512(low, high, mode, rates + at / BLOCK, out);
@@ -129,22 +128,26 @@ TARGET INLINE uint32_t word_read(const uint8_t *in) {
     return word;
 }
 
-/* Signed residuals of a block, in the narrowest lanes that hold them. */
+
+/* Signed residuals of a block, in the narrowest lanes that hold them. Up to seven bits, seven
+   planes are read whatever their number is, as above, if there are bytes to read, and those that
+   are too many are masked out. */
 TARGET INLINE void residuals_avx512(
-    const uint8_t *in, int bits, __m512i *low, __m512i *high) {
-    uint32_t signs = word_read(in);
-    if (bits <= 7) {
+    const uint8_t *in, const uint8_t *end, int bits, __m512i *low, __m512i *high) {
+    if (bits <= 7 && end - in >= 32) {
         const __m256i turned = _mm256_broadcastsi128_si256(
             _mm_setr_epi8(7, 6, 5, 4, 3, 2, 1, 0, 15, 14, 13, 12, 11, 10, 9, 8));
         __m256i sum = _mm256_setzero_si256(), bit = _mm256_set1_epi8(1);
-        for (int plane = 0; plane < bits; plane++, bit = _mm256_add_epi8(bit, bit))
-            sum = _mm256_mask_add_epi8(sum, word_read(in += 4), sum, bit);
-        sum = _mm256_mask_sub_epi8(sum, signs, _mm256_setzero_si256(), sum);
+        for (int plane = 1; plane <= 7; plane++, bit = _mm256_add_epi8(bit, bit))
+            sum = _mm256_mask_add_epi8(sum, word_read(in + 4 * plane), sum, bit);
+        sum = _mm256_and_si256(sum, _mm256_set1_epi8((char)((1 << bits) - 1)));
+        sum = _mm256_mask_sub_epi8(sum, word_read(in), _mm256_setzero_si256(), sum);
         sum = _mm256_shuffle_epi8(sum, turned);
         *low = _mm512_cvtepi8_epi32(_mm256_castsi256_si128(sum));
         *high = _mm512_cvtepi8_epi32(_mm256_extracti128_si256(sum, 1));
         return;
     }
+    uint32_t signs = bits ? word_read(in) : 0;
     if (bits <= 15) {
         const __m512i turned = _mm512_broadcast_i32x4(
             _mm_setr_epi8(14, 15, 12, 13, 10, 11, 8, 9, 6, 7, 4, 5, 2, 3, 0, 1));
@@ -177,26 +180,27 @@ TARGET INLINE __m512i running_sum(__m512i x) {
     return _mm512_add_epi32(x, _mm512_alignr_epi32(x, none, 8));
 }
 
-TARGET INLINE void decode_blocks_avx512(const uint8_t *rates, const uint8_t *in, int64_t count,
-                                        float bound, int mode, int dtype, void *target) {
+TARGET INLINE void decode_blocks_avx512(const uint8_t *rates, const uint8_t *in, int64_t size,
+                                        int64_t count, float bound, int mode, int dtype,
+                                        void *target) {
+    const uint8_t *end = in + size;
     const __m512 scale = _mm512_set1_ps(bound);
     int64_t whole = count / BLOCK * BLOCK;
     for (int64_t at = 0; at < whole; at += BLOCK) {
+        FETCH(target, at, dtype, 1);
         uint8_t rate = rates[at / BLOCK];
-        __m512i low = _mm512_setzero_si512(), high = low;
-        if (rate) {
-            int width = apart(rate, mode);
-            residuals_avx512(in + width, rate & 31, &low, &high);
-            if (width) {
-                __m512i first = _mm512_set1_epi32(first_of(in, width));
-                low = _mm512_mask_mov_epi32(low, 1, first);
-            }
-            in += payload_bytes(rate, mode);
-            if (mode != FIXED) {
-                low = running_sum(low);
-                __m512i last = _mm512_permutexvar_epi32(_mm512_set1_epi32(15), low);
-                high = _mm512_add_epi32(running_sum(high), last);
-            }
+        int width = apart(rate, mode);
+        __m512i low, high;
+        residuals_avx512(in + width, end, rate & 31, &low, &high);
+        if (width) {
+            __m512i first = _mm512_set1_epi32(first_of(in, width));
+            low = _mm512_mask_mov_epi32(low, 1, first);
+        }
+        in += payload_bytes(rate, mode);
+        if (mode != FIXED) {
+            low = running_sum(low);
+            __m512i last = _mm512_permutexvar_epi32(_mm512_set1_epi32(15), low);
+            high = _mm512_add_epi32(running_sum(high), last);
         }
         stored_avx512(low, scale, dtype, target, at);
         stored_avx512(high, scale, dtype, target, at + 16);
@@ -211,9 +215,9 @@ TARGET static int64_t encode_avx512(const void *source, int64_t count, int dtype
 #undef BODY
 }
 
-TARGET static void decode_avx512(const uint8_t *rates, const uint8_t *in, int64_t count,
-                                 float bound, int mode, int dtype, void *target) {
-#define BODY(m, t) decode_blocks_avx512(rates, in, count, bound, m, t, target)
+TARGET static void decode_avx512(const uint8_t *rates, const uint8_t *in, int64_t size,
+                                 int64_t count, float bound, int mode, int dtype, void *target) {
+#define BODY(m, t) decode_blocks_avx512(rates, in, size, count, bound, m, t, target)
     OF_MODE_AND_DTYPE(BODY)
 #undef BODY
 }

@@ -17,14 +17,18 @@ from typing import Any
 import numpy as np
 import torch
 
-from offsim.codec.cuszp_kernels import MODES
+from offsim.codec.cuszp_kernels.layout import (
+    SUPERBLOCK_BLOCKS,
+    blocks_of,
+    capacity_of,
+    inverse_of,
+    number_of,
+    superblocks_of,
+)
 from offsim.errors import CodecError, InputError
 
 DTYPES = {torch.float32: "f32", torch.bfloat16: "bf16", torch.float16: "fp16"}
 
-BLOCK = 32
-SUPERBLOCK_BLOCKS = 1024
-LARGEST_PAYLOAD = 128
 THREADS = 256
 BLOCKS_AT_ONCE = THREADS // 4
 """Blocks of one thread block: a block of values has four threads."""
@@ -161,8 +165,7 @@ def plan_encode(
     number = np.int32(number_of(mode))
     inverse = inverse_of(bound)
     places = _Places(values.numel(), values.device)
-    worst_case = places.rate_area + LARGEST_PAYLOAD * places.blocks
-    buffer = torch.empty(worst_case, dtype=torch.uint8, device=values.device)
+    buffer = torch.empty(capacity_of(values.numel()), dtype=torch.uint8, device=values.device)
     into = _address(buffer)
     what = (_address(values), np.int64(values.numel()), inverse, number)
     where = (places.tiles, places.begins, into)
@@ -201,31 +204,6 @@ def plan_decode(
     return decoding, [launch for launch in launches if launch.grid]
 
 
-def inverse_of(bound: float) -> np.float32:
-    """float32(0.5 / bound), what quantisers multiply with, in 1 / the unit of the values.
-
-    Raises:
-        InputError: the bound is not a positive float32 whose half inverse is finite.
-    """
-    with np.errstate(over="ignore", divide="ignore", under="ignore"):
-        step = np.float32(bound)
-        inverse = np.float32(0.5) / step
-    if not (0 < step < np.inf and np.isfinite(inverse)):
-        raise InputError(f"cuszp: the bound {bound:g} is not a usable positive float32")
-    return inverse
-
-
-def number_of(mode: str) -> int:
-    """The number that kernels and the official library give a mode.
-
-    Raises:
-        InputError: no such mode.
-    """
-    if mode not in MODES:
-        raise InputError(f"cuszp has no mode {mode!r}; it has {', '.join(MODES)}")
-    return MODES[mode]
-
-
 def kernel_names() -> tuple[str, ...]:
     """Every kernel that a plan may name."""
     typed = (
@@ -252,8 +230,8 @@ class _Places:
     """
 
     def __init__(self, count: int, device: torch.device) -> None:
-        self.blocks = -(-count // BLOCK)
-        self.superblocks = -(-self.blocks // SUPERBLOCK_BLOCKS)
+        self.blocks = blocks_of(count)
+        self.superblocks = superblocks_of(count)
         self.rate_area = self.superblocks * SUPERBLOCK_BLOCKS
         self.grid = -(-self.blocks // BLOCKS_AT_ONCE)
         words = self.superblocks + 1 + self.superblocks * TILES // 2

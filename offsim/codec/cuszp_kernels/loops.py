@@ -9,7 +9,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-FIXED, PLAIN, OUTLIER = 0, 1, 2
+from offsim.codec.cuszp_kernels.layout import MODES
+
+FIXED, OUTLIER = MODES["fixed"], MODES["outlier"]
 PLACE = np.array([8 * (lane >> 3) + 7 - (lane & 7) for lane in range(32)], np.uint32)
 """Bit of each of 32 elements in a plane read as a little-endian word."""
 
@@ -90,13 +92,7 @@ def _encode(
     magnitude = np.empty(32, np.uint64)
     for block in range((count + 31) // 32):
         start = block * 32
-        last = min(start + 32, count)
-        residuals[last - start :] = 0
-        for lane in range(last - start):
-            residuals[lane] = _quantum(values[start + lane], inverse)
-        if mode != FIXED:
-            for lane in range(last - start - 1, 0, -1):
-                residuals[lane] = np.int32(residuals[lane] - residuals[lane - 1])
+        _quantise(values[start : min(start + 32, count)], inverse, mode, residuals)
         union = np.int32(0)
         for lane in range(32):
             size = np.int32(abs(residuals[lane]))
@@ -104,13 +100,7 @@ def _encode(
             union |= max(size, np.int32(0))  # 2^31 stays negative and does not count
         rate, width = _bits(np.uint32(union)), 0
         if mode == OUTLIER:
-            union = np.int32(0)
-            for lane in range(1, 32):
-                union |= max(np.int32(magnitude[lane]), np.int32(0))
-            fewer = _bits(np.uint32(union))
-            apart = (_bits(np.uint32(magnitude[0])) + 7) // 8
-            if (4 + 4 * rate if rate else 0) > 4 + 4 * fewer + apart:
-                rate, width = fewer, apart
+            rate, width = _with_first_apart(magnitude, rate)
         rates[block] = np.uint8(128 | (width - 1) << 5 | rate if width else rate)
         if rate == 0 and width == 0:
             continue
@@ -131,6 +121,35 @@ def _encode(
                 rows >>= np.uint64(8)
         at += 4 + 4 * rate
     return at
+
+
+@numba.njit(nogil=True, cache=True)
+def _quantise(
+    values: npt.NDArray[np.float32],
+    inverse: np.float32,
+    mode: int,
+    residuals: npt.NDArray[np.int32],
+) -> None:
+    """Residuals of a block; 0 past its values."""
+    count = len(values)
+    residuals[count:] = 0
+    for lane in range(count):
+        residuals[lane] = _quantum(values[lane], inverse)
+    if mode != FIXED:
+        for lane in range(count - 1, 0, -1):
+            residuals[lane] = np.int32(residuals[lane] - residuals[lane - 1])
+
+
+@numba.njit(nogil=True, cache=True)
+def _with_first_apart(magnitude: npt.NDArray[np.uint64], rate: int) -> tuple[int, int]:
+    """Planes and bytes of element 0 before them, if that is smaller; else the rate and 0."""
+    union = np.int32(0)
+    for lane in range(1, 32):
+        union |= max(np.int32(magnitude[lane]), np.int32(0))
+    fewer = _bits(np.uint32(union))
+    width = (_bits(np.uint32(magnitude[0])) + 7) // 8
+    together = 4 + 4 * rate if rate else 0
+    return (fewer, width) if together > 4 + 4 * fewer + width else (rate, 0)
 
 
 @numba.njit(nogil=True, cache=True)

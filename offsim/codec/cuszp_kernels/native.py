@@ -46,8 +46,8 @@ class Native:
         self._encode.argtypes = [_ADDRESS, _COUNT, _INT, ctypes.c_float, _INT, _INT]
         self._encode.argtypes += [_ADDRESS, _ADDRESS]
         self._encode.restype = _COUNT
-        self._decode.argtypes = [_ADDRESS, _ADDRESS, _COUNT, ctypes.c_float, _INT, _INT, _INT]
-        self._decode.argtypes += [_ADDRESS]
+        self._decode.argtypes = [_ADDRESS, _ADDRESS, _COUNT, _COUNT, ctypes.c_float]
+        self._decode.argtypes += [_INT, _INT, _INT, _ADDRESS]
         self._decode.restype = None
 
     def payload_bytes(self, rates: npt.NDArray[np.uint8], mode: int) -> int:
@@ -78,5 +78,5 @@ class Native:
     ) -> None:
         """Read the values."""
         dtype, count, target = DTYPES[out.dtype], out.numel(), out.data_ptr()
-        source, place = payload.ctypes.data, rates.ctypes.data
-        self._decode(place, source, count, bound, mode, dtype, self.level, target)
+        source, place, size = payload.ctypes.data, rates.ctypes.data, len(payload)
+        self._decode(place, source, size, count, bound, mode, dtype, self.level, target)

@@ -18,12 +18,12 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from offsim.codec.cuszp_kernels.cuda import (
-    BLOCK,
-    LARGEST_PAYLOAD,
-    SUPERBLOCK_BLOCKS,
+from offsim.codec.cuszp_kernels.layout import (
+    blocks_of,
+    capacity_of,
     inverse_of,
     number_of,
+    rate_area_of,
 )
 from offsim.errors import CodecError, InputError
 
@@ -119,7 +119,7 @@ class OfficialCuszp:
         inverse_of(bound)
         if not count:
             return self.memory.zeros(0)
-        stream = self.memory.zeros(capacity(count))
+        stream = self.memory.zeros(capacity_of(count))
         reported = ctypes.c_size_t(0)
         source = self._aligned(values, VALUE_ALIGNMENT)
         with self.memory.quiet():
@@ -136,7 +136,7 @@ class OfficialCuszp:
                 None,
             )
         # What it reports for a single superblock is only the rate area.
-        size = stream_size(stream[: rate_area(count)].cpu().numpy(), count, mode)
+        size = stream_size(stream[: rate_area_of(count)].cpu().numpy(), count, mode)
         return stream[:size].clone()
 
     def decompress(
@@ -241,21 +241,11 @@ def load(path: str) -> ctypes.CDLL:
     return library
 
 
-def rate_area(count: int) -> int:
-    """Bytes of the rates of so many values."""
-    return -(-count // (BLOCK * SUPERBLOCK_BLOCKS)) * SUPERBLOCK_BLOCKS
-
-
-def capacity(count: int) -> int:
-    """Bytes that a stream of so many values can need."""
-    return rate_area(count) + LARGEST_PAYLOAD * -(-count // BLOCK)
-
-
 def stream_size(rates: npt.NDArray[np.uint8], count: int, mode: str) -> int:
     """Bytes of a stream by its rates.
 
     Args:
-        rates: [rate_area(count)] uint8.
+        rates: [rate_area_of(count)] uint8.
         count: values in the stream.
         mode: `fixed`, `plain` or `outlier`.
 
@@ -266,13 +256,13 @@ def stream_size(rates: npt.NDArray[np.uint8], count: int, mode: str) -> int:
     planes = (rates & 31).astype(np.int64)
     lengths = np.where(planes > 0, 4 + 4 * planes, 0)
     lengths[apart] = 5 + 4 * planes[apart] + (rates[apart] >> 5 & 3)
-    if (rates[~apart] > 31).any() or rates[-(-count // BLOCK) :].any():
+    if (rates[~apart] > 31).any() or rates[blocks_of(count) :].any():
         raise CodecError("cuszp: the stream has a rate that no encoder writes")
     return len(rates) + int(lengths.sum())
 
 
 def _verify(payload: torch.Tensor, count: int, mode: str) -> None:
-    area, size = rate_area(count), payload.numel()
+    area, size = rate_area_of(count), payload.numel()
     if size < area:
         raise CodecError(f"cuszp: {size} bytes are too few for {count} values")
     needed = stream_size(payload[:area].cpu().numpy(), count, mode)
@@ -287,7 +277,7 @@ def _count_of(tensor: torch.Tensor) -> int:
             "give a contiguous float32 tensor"
         )
     count = tensor.numel()
-    if count > LARGEST_COUNT or capacity(count) > LARGEST_STREAM:
+    if count > LARGEST_COUNT or capacity_of(count) > LARGEST_STREAM:
         raise InputError(
             f"the official cuSZp counts in 32 bits; {count} values are too many, give fewer at once"
         )

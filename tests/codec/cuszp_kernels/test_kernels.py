@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
 from offsim.codec import cuszp_kernels
-from offsim.codec.cuszp import decode_into, decode_stream, encode_stream, rate_area_of
+from offsim.codec.cuszp import decode_into, decode_stream, encode_stream
 from offsim.codec.cuszp_kernels import MODES, Kernels, Loops, Native, kernels, library
+from offsim.codec.cuszp_kernels.layout import rate_area_of
 from offsim.codec.cuszp_kernels.native import LEVELS
 
 from .. import cuszp_reference as reference
@@ -92,14 +93,20 @@ def test_reads_and_writes_every_dtype(
 
 @EACH
 @EACH_MODE
-def test_nothing_past_the_end_is_touched(core: Kernels, mode: str) -> None:
-    values = torch.from_numpy(normal(5, 45))
-    rates, payload = np.zeros(2, np.uint8), np.full(600, 77, np.uint8)
-    size = core.encode(values, 500.0, MODES[mode], rates, payload[: 2 * 128])
-    assert (payload[2 * 128 :] == 77).all()
-    out = torch.full((64,), 7.0)
-    core.decode(rates, payload[:size].copy(), 1e-3, MODES[mode], out[:45])
-    assert bool((out[45:] == 7.0).all())
+@pytest.mark.parametrize("count", [32, 45, 64])
+@pytest.mark.parametrize("scale", [1e-4, 0.02, 3.0, 1e2, 1e4, 1e6, 1e9])
+def test_nothing_past_the_end_is_touched(
+    core: Kernels, mode: str, count: int, scale: float
+) -> None:
+    values, blocks = torch.from_numpy(normal(5, count, scale)), -(-count // 32)
+    rates, room = np.zeros(blocks, np.uint8), np.full(128 * blocks + 64, 77, np.uint8)
+    size = core.encode(values, 500.0, MODES[mode], rates, room[: 128 * blocks])
+    assert (room[128 * blocks :] == 77).all()
+    out = torch.full((count + 32,), 7.0)
+    core.decode(rates, room[:size].copy(), 1e-3, MODES[mode], out[:count])
+    assert bool((out[count:] == 7.0).all())
+    stream = encode_stream(values.numpy(), 1e-3, mode, with_kernels=core)
+    assert stream[rate_area_of(count) :] == room[:size].tobytes()
 
 
 @EACH

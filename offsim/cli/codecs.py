@@ -1,0 +1,198 @@
+"""`offsim codecs list|bench`: the compressors, and what they make of weights."""
+
+import math
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from offsim.cli import display, options
+
+if TYPE_CHECKING:
+    import pandas as pd
+    import torch
+
+    from offsim.codec import Codec
+
+app = typer.Typer(help="The compressors, and what they make of weights.", no_args_is_help=True)
+LADDER = tuple(str(2.0**power) for power in range(-13, -4))
+LONGEST_ROW = 1024
+
+
+@app.command("list")
+def list_(as_json: options.Json = False) -> None:
+    """Name every codec with its options, where it decodes and what it promises.
+
+    Example: offsim codecs list
+    """
+    import pandas as pd
+
+    from offsim.codec.registry import codec_kind, codec_names
+    from offsim.errors import InputError
+
+    rows = []
+    for name in codec_names():
+        try:
+            kind = codec_kind(name)
+            given = ", ".join(f"{key}={value}" for key, value in kind().options().items())
+            row = {"decodes on": kind.placement, "promises": kind.promise, "options": given}
+        except InputError as error:
+            row = {"decodes on": "", "promises": "", "options": str(error)}
+        rows.append({"codec": name, **row})
+    if as_json:
+        display.emit_json(rows)
+    else:
+        display.show_table("Codecs", pd.DataFrame(rows))
+
+
+@app.command()
+def bench(
+    weights: Annotated[
+        str | None, typer.Option(help="gaussian:SIGMA, bf16 weights N(0, SIGMA^2).")
+    ] = None,
+    checkpoint: Annotated[
+        Path | None, typer.Option(help="Folder of a checkpoint whose expert weights are used.")
+    ] = None,
+    codec: Annotated[
+        list[str] | None,
+        typer.Option(help="As often as wanted, such as cuszp:mode=plain; default: all there are."),
+    ] = None,
+    bound: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="As often as wanted: 0.001, rel:0.01, mean-abs:0.1 or sigma:0.05; default: "
+            f"{LADDER[0]} to {LADDER[-1]}, doubling."
+        ),
+    ] = None,
+    count: Annotated[int, typer.Option(help="Weights.", min=32)] = 1 << 20,
+    repeats: Annotated[int, typer.Option(help="Of each timing.", min=1)] = 5,
+    out: Annotated[
+        Path | None, typer.Option(help="Folder for codecs.csv and rate_distortion.png.")
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Measure size, error and speed of codecs on one thread.
+
+    Speeds are of bytes in the stored dtype; of memcpy means of a copy into fresh memory.
+
+    Example: offsim codecs bench --weights gaussian:0.02 --bound 0.001 --bound sigma:0.1 --out out
+    """
+    from dataclasses import asdict
+
+    from offsim.codec.bounds import Bound
+    from offsim.errors import InputError
+    from offsim.files import check_writable
+
+    if weights is not None and checkpoint is not None:
+        raise InputError("--weights and --checkpoint exclude each other; give one")
+    bounds = [Bound.parse(text) for text in bound or LADDER]
+    if out is not None:
+        check_writable(out)
+    with display.progress() as tell:
+        tell("loading", 0.0)
+        import pandas as pd
+        import torch
+
+        from offsim.calibration.curve import curve
+
+        chosen = _codecs(codec)
+        if checkpoint is not None:
+            from offsim.model.checkpoint import sample_experts
+
+            sample, named = sample_experts(checkpoint, count), f"experts of {checkpoint.name}"
+        else:
+            sample, named = _drawn(weights or "gaussian:0.02", count)
+        threads = torch.get_num_threads()
+        torch.set_num_threads(1)
+        try:
+            points = curve(sample, chosen, bounds, repeats, tell)
+        finally:
+            torch.set_num_threads(threads)
+        frame = pd.DataFrame([asdict(point) for point in points])
+        if out is not None:
+            _write(out, frame, named)
+    dtype = str(sample.dtype).removeprefix("torch.")
+    if as_json:
+        about = {"label": "MEASURED", "weights": named, "count": sample.numel(), "dtype": dtype}
+        display.emit_json({**about, "points": frame.to_dict(orient="records")})
+        return
+    title = f"{sample.numel()} weights in {dtype}, {named} [MEASURED]"
+    display.show_table(title, _shown(frame, dtype))
+    if out is not None:
+        typer.echo(f"{out / 'codecs.csv'}, {out / 'rate_distortion.png'}")
+
+
+def _codecs(names: list[str] | None) -> "list[Codec]":
+    """The codecs asked for, or all that work here, with the other modes of cuSZp and SZ3."""
+    from offsim.codec import codec_named
+    from offsim.codec.registry import VARIANTS, codec_names
+    from offsim.errors import InputError
+
+    if names:
+        return [codec_named(name) for name in names]
+    found = []
+    for name in (*codec_names(), *VARIANTS):
+        try:
+            found.append(codec_named(name))
+        except InputError as error:
+            typer.echo(f"left out: {error}", err=True)
+    return found
+
+
+def _drawn(text: str, count: int) -> "tuple[torch.Tensor, str]":
+    """Gaussian weights in bf16, and what to call them."""
+    import torch
+
+    from offsim.errors import InputError
+
+    kind, _, value = text.partition(":")
+    try:
+        sigma = float(value)
+    except ValueError:
+        sigma = math.nan
+    if kind != "gaussian" or not (math.isfinite(sigma) and sigma > 0):
+        raise InputError(f"--weights is gaussian:SIGMA with SIGMA above zero, not {text}")
+    generator = torch.Generator().manual_seed(0)
+    width = LONGEST_ROW if count % LONGEST_ROW == 0 else count
+    drawn = torch.randn(count // width, width, generator=generator) * sigma
+    return drawn.bfloat16(), f"N(0, {sigma:g}²)"
+
+
+def _write(out: Path, frame: "pd.DataFrame", named: str) -> None:
+    from offsim.files import replacing, write_text
+    from offsim.report.rate_distortion import rate_distortion_figure
+    from offsim.report.style import png
+
+    out.mkdir(parents=True, exist_ok=True)
+    write_text(out / "codecs.csv", frame.to_csv(index=False))
+    with replacing(out / "rate_distortion.png") as partial:
+        partial.write_bytes(png(rate_distortion_figure(frame, named)))
+
+
+def _shown(frame: "pd.DataFrame", dtype: str) -> "pd.DataFrame":
+    """The columns that people read, in their units."""
+    import pandas as pd
+
+    from offsim.report.text import bound_text
+
+    def speed(name: str) -> "pd.Series[str]":
+        pairs = zip(frame[f"{name}_bytes_per_s"] / 1e6, frame[f"{name}_of_memcpy"], strict=True)
+        return pd.Series([f"{speed:.0f} MB/s, {ratio:.2f}" for speed, ratio in pairs])
+
+    pairs = zip(frame["asked"], frame["bound"], strict=True)
+    promised = [(bound_text(b) if asked == f"{b:g}" else asked) or "-" for asked, b in pairs]
+    return pd.DataFrame(
+        {
+            "codec": frame["codec"] + frame["fallback"].map({False: "", True: " (stored raw)"}),
+            "bound": promised,
+            f"ratio ({dtype})": frame["ratio"],
+            "bits": frame["bits_per_weight"],
+            "ideal": frame["ideal_bits"].map(
+                lambda bits: "-" if math.isnan(bits) else f"{bits:.3g}"
+            ),
+            "max error": frame["largest_error"],
+            "RMSE": frame["rmse"],
+            "encode, of memcpy": speed("encode"),
+            "decode, of memcpy": speed("decode"),
+        }
+    )
