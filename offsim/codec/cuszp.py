@@ -155,12 +155,15 @@ def _encoded(
     core, count = with_kernels or kernels(), flat.numel()
     rates = np.zeros(rate_area_of(count), np.uint8)
 
-    def write(blocks: slice) -> Bytes:
-        room = _room((blocks.stop - blocks.start) * MOST_BLOCK_BYTES)
-        values = flat[blocks.start * BLOCK : blocks.stop * BLOCK]
-        return room[: core.encode(values, inverse, number, rates[blocks], room)]
+    shares = _shares(count, threads)
+    room = _room(blocks_of(count) * MOST_BLOCK_BYTES)
 
-    parts = _each(write, _shares(count, threads))
+    def write(blocks: slice) -> Bytes:
+        own = room[blocks.start * MOST_BLOCK_BYTES : blocks.stop * MOST_BLOCK_BYTES]
+        values = flat[blocks.start * BLOCK : blocks.stop * BLOCK]
+        return own[: core.encode(values, inverse, number, rates[blocks], own)]
+
+    parts = _each(write, shares)
     return b"".join([rates.data, *(part.data for part in parts)])
 
 
@@ -216,7 +219,7 @@ class _Stream:
 
 
 def _room(nbytes: int) -> Bytes:
-    """Memory of this thread to encode into, kept because new pages cost more than encoding."""
+    """Memory to encode into, kept for this thread because new pages cost as much as encoding."""
     room: Bytes | None = getattr(_OWN, "room", None)
     if room is None or len(room) < nbytes:
         room = np.empty(nbytes, np.uint8)  # for the worst case; pages not touched cost nothing

@@ -13,7 +13,7 @@ from hypothesis.extra import numpy as hnp
 from offsim.codec import cuszp_kernels
 from offsim.codec.cuszp import decode_into, decode_stream, encode_stream
 from offsim.codec.cuszp_kernels import MODES, Kernels, Loops, Native, kernels, library
-from offsim.codec.cuszp_kernels.layout import rate_area_of
+from offsim.codec.cuszp_kernels.layout import inverse_of, rate_area_of
 from offsim.codec.cuszp_kernels.native import LEVELS
 
 from .. import cuszp_reference as reference
@@ -79,7 +79,7 @@ def test_reads_and_writes_every_dtype(
     values = torch.from_numpy(normal(3, 999, scale)).to(dtype)
     values[torch.isinf(values)] = 0
     bound = max(scale / 64, 2e-38)  # below that, the half inverse of a bound is infinite
-    inverse = float(np.float32(0.5) / np.float32(bound))
+    inverse = float(inverse_of(bound))
     rates, payload = np.zeros(32, np.uint8), np.empty(32 * 128, np.uint8)
     size = core.encode(values, inverse, MODES[mode], rates, payload)
     assert core.payload_bytes(rates, MODES[mode]) == size
@@ -100,7 +100,8 @@ def test_nothing_past_the_end_is_touched(
 ) -> None:
     values, blocks = torch.from_numpy(normal(5, count, scale)), -(-count // 32)
     rates, room = np.zeros(blocks, np.uint8), np.full(128 * blocks + 64, 77, np.uint8)
-    size = core.encode(values, 500.0, MODES[mode], rates, room[: 128 * blocks])
+    inverse = float(inverse_of(1e-3))
+    size = core.encode(values, inverse, MODES[mode], rates, room[: 128 * blocks])
     assert (room[128 * blocks :] == 77).all()
     out = torch.full((count + 32,), 7.0)
     core.decode(rates, room[:size].copy(), 1e-3, MODES[mode], out[:count])
