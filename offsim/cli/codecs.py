@@ -95,13 +95,13 @@ def bench(
 
         from offsim.calibration.curve import curve
 
-        chosen = _codecs(codec)
         if checkpoint is not None:
             from offsim.model.checkpoint import sample_experts
 
             sample, named = sample_experts(checkpoint, count), f"experts of {checkpoint.name}"
         else:
             sample, named = _drawn(weights or "gaussian:0.02", count)
+        chosen = _codecs(codec)
         threads = torch.get_num_threads()
         torch.set_num_threads(1)
         try:

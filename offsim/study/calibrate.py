@@ -12,6 +12,7 @@ from transformers import PreTrainedModel
 
 from offsim.calibration.measure import measure_link
 from offsim.calibration.schema import Calibration, Machine, ModelFacts
+from offsim.codec.cuszp_kernels import kernels
 from offsim.runtime.link import Link
 from offsim.runtime.store import ExpertStore
 from offsim.runtime.threads import cores, pin, single_compute_thread
@@ -128,7 +129,11 @@ def this_machine() -> Machine:
         cpu=_cpu_name(),
         cores=os.cpu_count() or 1,
         system=f"{platform.system()} {platform.machine()}",
-        versions={"python": platform.python_version(), **{p: version(p) for p in packages}},
+        versions={
+            "python": platform.python_version(),
+            **{package: version(package) for package in packages},
+            "cuszp kernels": kernels().name,
+        },
         measured_on=date.today(),
     )
 

@@ -6,7 +6,10 @@ from pathlib import Path
 import pytest
 
 from offsim.cli import main
+from offsim.codec import CODECS
+from offsim.codec.cuszp_kernels import kernels
 from offsim.files import write_yaml
+from offsim.testbed.load import CHECKPOINT
 from offsim.trace import save_trace
 from tests.builders import calibration, trace_of
 
@@ -75,6 +78,14 @@ def inputs(tmp_path: Path) -> dict[str, str]:
         ("check --calibration {good_yaml} --out {here}/o", "the calibration is of toy"),
         ("study --out {good_yaml}", "cannot be written"),
         ("report {here}", "summary.json"),
+        ("codecs bench --weights gaussian:0", "gaussian:SIGMA with SIGMA above zero, not"),
+        ("codecs bench --weights cauchy:1", "--weights is gaussian:SIGMA"),
+        ("codecs bench --weights gaussian:1 --checkpoint {here}", "exclude each other"),
+        ("codecs bench --checkpoint {here}/none", "no .safetensors file in this folder"),
+        ("codecs bench --bound psnr:60", "no bound is called 'psnr'; there are abs, rel"),
+        ("codecs bench --codec cuszp:mode=fast", "cuszp has no mode 'fast'; it has fixed"),
+        ("codecs bench --codec cuszp:fast", "'fast' is not an option; write key=value"),
+        ("codecs bench --out {good_yaml}", "cannot be written"),
     ],
 )
 def test_wrong_input_is_one_sentence_and_exit_code_2(
@@ -138,6 +149,9 @@ COMMANDS = (
     "run",
     "check",
     "report",
+    "codecs list",
+    "codecs bench",
+    "doctor",
 )
 
 
@@ -157,3 +171,51 @@ def test_help_loads_no_heavy_library() -> None:
     )
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "[]"
+
+
+def test_codecs_list_and_doctor_name_every_codec(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "codecs", "list", "--json") == 0
+    listed = {row["codec"]: row for row in json.loads(capsys.readouterr().out)}
+    assert list(listed) == list(CODECS)
+    assert listed["sz3"]["decodes on"] == "host"
+    assert listed["rtn-int4"] == {
+        "codec": "rtn-int4",
+        "decodes on": "device",
+        "promises": "none",
+        "options": "group=128",
+    }
+    assert run(monkeypatch, "doctor", "--json") == 0
+    parts = json.loads(capsys.readouterr().out)
+    assert parts["cuszp kernels"].startswith(kernels().name)
+    assert parts["codec cuszp"] == "works"
+
+
+def test_codecs_bench_prints_json_and_writes_a_table_and_a_figure(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    what = ("--weights", "gaussian:0.02", "--count", "4096", "--repeats", "1")
+    asked = ("--bound", "rel:0.01", "--bound", "0.0078125")
+    out = tmp_path / "new"
+    assert run(monkeypatch, "codecs", "bench", *what, *asked, "--out", str(out), "--json") == 0
+    shown = json.loads(capsys.readouterr().out)
+    assert (shown["label"], shown["count"], shown["dtype"]) == ("MEASURED", 4096, "bfloat16")
+    rows = {(row["codec"], row["asked"]): row for row in shown["points"]}
+    assert ("cuszp:mode=plain", "rel:0.01") in rows
+    assert rows["raw", ""]["ratio"] == 1
+    assert rows["sz3", "0.0078125"]["largest_error"] <= 0.0078125
+    assert sorted(path.name for path in out.iterdir()) == ["codecs.csv", "rate_distortion.png"]
+    assert len((out / "codecs.csv").read_text().splitlines()) == len(rows) + 1
+    assert (out / "rate_distortion.png").read_bytes().startswith(b"\x89PNG")
+
+
+def test_codecs_bench_takes_a_checkpoint(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    what = ("--checkpoint", str(CHECKPOINT), "--count", "4096", "--repeats", "1")
+    assert run(monkeypatch, "codecs", "bench", *what, "--codec", "cuszp") == 0
+    shown = capsys.readouterr().out
+    assert "experts of checkpoint [MEASURED]" in shown
+    assert "2⁻¹³" in shown
+    assert shown.count("cuszp") == 9
