@@ -9,7 +9,7 @@ from time import perf_counter
 import numpy as np
 import torch
 
-from offsim.codec.cuszp import decode_into, encode_stream
+from offsim.codec.cuszp import decode_into, encode_array
 from offsim.codec.cuszp_kernels import Loops, kernels
 from offsim.codec.sz3 import Sz3
 
@@ -34,10 +34,10 @@ def main() -> None:
     packed = sz3.encode_values(few, BOUND)
     works: dict[str, Callable[[], object]] = {"memcpy": lambda: np.copyto(copied, values)}
     for core in {kernels().name: kernels(), "numba": Loops()}.values():
-        stream = encode_stream(values, BOUND, with_kernels=core)
+        stream = encode_array(values, BOUND, with_kernels=core)
         for threads in (1, 2):
             tail = f"{core.name}, {threads} thread{'s' * (threads > 1)}"
-            works[f"cuszp encode f32, {tail}"] = lambda c=core, t=threads: encode_stream(
+            works[f"cuszp encode f32, {tail}"] = lambda c=core, t=threads: encode_array(
                 values, BOUND, threads=t, with_kernels=c
             )
             works[f"cuszp decode f32, {tail}"] = lambda c=core, t=threads, s=stream: decode_into(

@@ -40,7 +40,7 @@ class Codec(ABC):
         return {}
 
     @abstractmethod
-    def encode(self, weights: torch.Tensor, bound: float) -> bytes:
+    def encode(self, weights: torch.Tensor, bound: float) -> Buffer:
         """Compress.
 
         Args:

@@ -7,6 +7,7 @@ decoded beside the compute.
 import math
 import os
 import threading
+from collections import deque
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
@@ -35,6 +36,8 @@ from offsim.errors import CodecError, InputError
 Bytes = npt.NDArray[np.uint8]
 Share = TypeVar("Share")
 Result = TypeVar("Result")
+SHARES_OF_A_THREAD = 4
+"""So that a thread that wakes up late does less, and not all others wait for it."""
 KEPT_BYTES = 1 << 26
 """Most that a thread keeps of the memory that it encoded into."""
 _OWN = threading.local()
@@ -64,14 +67,14 @@ class Cuszp(Codec):
         """The mode."""
         return {"mode": self.mode}
 
-    def encode(self, weights: torch.Tensor, bound: float) -> bytes:
+    def encode(self, weights: torch.Tensor, bound: float) -> Buffer:
         """Compress to an official stream."""
         flat = weights.view(-1)
         largest = float(flat.abs().max())
         if largest / (2 * bound) >= LARGEST_QUOTIENT:
             raise CodecError(f"cuszp: bound {bound:g} is too fine for a value of {largest:g}")
         try:
-            return _encoded(flat, bound, self.mode)
+            return _encoded(flat, bound, self.mode).data.toreadonly()
         except InputError as error:
             raise CodecError(str(error)) from error
 
@@ -103,6 +106,21 @@ def encode_stream(
 
     Raises:
         InputError: the bound is not a positive float32 whose half inverse is finite.
+    """
+    return encode_array(values, bound, mode, threads, with_kernels).tobytes()
+
+
+def encode_array(
+    values: Float32,
+    bound: float,
+    mode: str = "fixed",
+    threads: int = 1,
+    with_kernels: Kernels | None = None,
+) -> Bytes:
+    """The same as an array [bytes] uint8, which saves a copy.
+
+    Raises:
+        InputError: as for `encode_stream`.
     """
     flat = torch.from_numpy(np.require(values, np.float32, ["C", "W"]).reshape(-1))
     return _encoded(flat, bound, mode, threads, with_kernels)
@@ -150,7 +168,7 @@ def _encoded(
     mode: str,
     threads: int = 1,
     with_kernels: Kernels | None = None,
-) -> bytes:
+) -> Bytes:
     inverse, number = float(inverse_of(bound)), number_of(mode)
     core, count = with_kernels or kernels(), flat.numel()
     rates = np.zeros(rate_area_of(count), np.uint8)
@@ -163,8 +181,12 @@ def _encoded(
         values = flat[blocks.start * BLOCK : blocks.stop * BLOCK]
         return own[: core.encode(values, inverse, number, rates[blocks], own)]
 
-    parts = _each(write, shares)
-    return b"".join([rates.data, *(part.data for part in parts)])
+    parts = [rates, *_each(write, shares, threads)]
+    ends = list(accumulate(map(len, parts), initial=0))
+    stream = np.empty(ends[-1], np.uint8)
+    places = [(slice(*pair), part) for pair, part in zip(pairwise(ends), parts, strict=True)]
+    _each(lambda place: np.copyto(stream[place[0]], place[1]), places, threads)
+    return stream
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,11 +196,13 @@ class _Stream:
     Attributes:
         core: what decodes it.
         mode: its mode.
+        threads: that decode it.
         shares: blocks of each share, their rates [blocks] and payloads [bytes].
     """
 
     core: Kernels
     mode: int
+    threads: int
     shares: list[tuple[slice, Bytes, Bytes]]
 
     @classmethod
@@ -204,7 +228,7 @@ class _Stream:
         if ends[-1] != len(data):
             raise CodecError(f"cuszp: {len(data)} bytes where the rates call for {ends[-1]}")
         parts = zip(shares, pairwise(ends), strict=True)
-        return cls(core, number, [(b, data[b], data[at:end]) for b, (at, end) in parts])
+        return cls(core, number, threads, [(b, data[b], data[at:end]) for b, (at, end) in parts])
 
     def read(self, out: torch.Tensor, bound: float) -> None:
         """Fill [count] bf16, fp16 or float32."""
@@ -215,7 +239,7 @@ class _Stream:
             own = out[blocks.start * BLOCK : blocks.stop * BLOCK]
             self.core.decode(rates, payload, step, self.mode, own)
 
-        _each(one, self.shares)
+        _each(one, self.shares, self.threads)
 
 
 def _room(nbytes: int) -> Bytes:
@@ -229,19 +253,33 @@ def _room(nbytes: int) -> Bytes:
 
 
 def _shares(count: int, threads: int) -> list[slice]:
-    """Blocks of each thread: whole superblocks, as even as they can be."""
+    """Blocks to work on at a time: whole superblocks, several shares a thread."""
     superblocks = superblocks_of(count)
-    threads = max(1, min(threads, superblocks))
-    ends = [superblocks * share // threads * SUPERBLOCK_BLOCKS for share in range(threads)]
+    shares = 1 if threads == 1 else max(1, min(threads * SHARES_OF_A_THREAD, superblocks))
+    ends = [superblocks * share // shares * SUPERBLOCK_BLOCKS for share in range(shares)]
     return [slice(*pair) for pair in pairwise([*ends, blocks_of(count)])]
 
 
-def _each(work: Callable[[Share], Result], shares: Sequence[Share]) -> list[Result]:
-    """The work done for every share: the first here, each of the others on another thread."""
-    if len(shares) == 1:
-        return [work(shares[0])]
-    others = [_threads(os.getpid()).submit(work, share) for share in shares[1:]]
-    return [work(shares[0]), *(other.result() for other in others)]
+def _each(work: Callable[[Share], Result], shares: Sequence[Share], threads: int) -> list[Result]:
+    """The work done for every share, by this thread and others; each takes the next share."""
+    if threads == 1:
+        return [work(share) for share in shares]
+    waiting = deque(enumerate(shares))
+    results: dict[int, Result] = {}
+
+    def run() -> None:
+        while waiting:
+            try:
+                place, share = waiting.popleft()
+            except IndexError:  # another thread took the last one
+                return
+            results[place] = work(share)
+
+    others = [_threads(os.getpid()).submit(run) for _ in range(min(threads, len(shares)) - 1)]
+    run()
+    for other in others:
+        other.result()
+    return [results[place] for place in range(len(shares))]
 
 
 @cache

@@ -304,7 +304,8 @@ EXPORT int offsim_cuszp_levels(void) {
     __builtin_cpu_init();
     if (__builtin_cpu_supports("avx2")) levels |= 1 << AVX2;
     if (__builtin_cpu_supports("avx512f") && __builtin_cpu_supports("avx512bw") &&
-        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq"))
+        __builtin_cpu_supports("avx512vl") && __builtin_cpu_supports("avx512dq") &&
+        __builtin_cpu_supports("avx512vbmi") && __builtin_cpu_supports("gfni"))
         levels |= 1 << AVX512;
 #elif defined(__aarch64__)
     levels |= 1 << NEON;

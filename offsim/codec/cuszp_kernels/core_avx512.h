@@ -1,9 +1,12 @@
-/* cuSZp with AVX-512 (F, BW, VL, DQ): a plane of 32 elements is one mask register.
+/* cuSZp with AVX-512 (F, BW, VL, DQ, VBMI) and GFNI, as CPUs have it since 2019.
 
-   Element i of eight is bit 7 - i of its byte in the stream but bit i of a mask, so elements are
-   turned around in groups of eight before the masks are made or after they are used. */
+   Blocks of magnitudes below 2^7, which is nearly all, are 32 bytes of a magnitude and a sign; one
+   instruction for affine maps of bits makes eight planes of them or reads eight. In wider blocks a
+   plane is a mask register. Element i of eight is bit 7 - i of its byte in the stream but bit i of
+   a mask, so there elements are turned around in groups of eight. */
 
-#define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,lzcnt")))
+#define TARGET __attribute__((target("avx512f,avx512bw,avx512vl,avx512dq,avx512vbmi,gfni,lzcnt")))
+enum { NARROW = 7 };
 
 TARGET INLINE __m512i turned_dwords(__m512i x) {
     return _mm512_permutexvar_epi32(
@@ -35,32 +38,45 @@ TARGET INLINE uint8_t *word_written(uint32_t word, uint8_t *out) {
     return out + 4;
 }
 
-/* Planes of 32 magnitudes below 2^bits, in the order of the stream. Up to eight bits, eight planes
-   are written whatever the number of bits is, and the next block overwrites those that are too
-   many: a branch on the number would often be mispredicted, and waits for all that is before. */
-TARGET INLINE void planes_avx512(__m512i low, __m512i high, int bits, uint8_t *out) {
-    if (bits <= 8) {
-        __m256i bytes = _mm256_set_m128i(_mm512_cvtepi32_epi8(high), _mm512_cvtepi32_epi8(low));
-        __m256i bit = _mm256_set1_epi8(1);
-        for (int plane = 0; plane < 8; plane++, bit = _mm256_add_epi8(bit, bit))
-            out = word_written(_mm256_test_epi8_mask(bytes, bit), out);
-        return;
+/* A block of magnitudes below 2^7. Signs and seven planes are written whatever the number of planes
+   is, and the next block overwrites those that are too many: a branch on the number would often be
+   mispredicted, and waits for all that is before. */
+TARGET INLINE uint8_t *narrow_avx512(
+    __m512i low, __m512i high, int mode, uint8_t *rate, uint8_t *out) {
+    /* From byte p of group g, plane p of eight elements, to byte g of word p + 1; plane 7, which
+       is the signs, to word 0. */
+    const __m256i order = _mm256_setr_epi8(7, 15, 23, 31, 0, 8, 16, 24, 1, 9, 17, 25, 2, 10, 18, 26,
+                                           3, 11, 19, 27, 4, 12, 20, 28, 5, 13, 21, 29, 6, 14, 22, 30);
+    const __m256i bit_of_plane = _mm256_set1_epi64x((int64_t)0x8040201008040201ULL);
+    const __m256i without_first = _mm256_set1_epi32((int)0xffffff7f);
+    const __m512i top = _mm512_set1_epi32(128);
+    enum { A_OR_B_AND_C = 0xf8 };
+    __m512i magnitudes = _mm512_abs_epi32(low);
+    uint32_t first = (uint32_t)_mm_cvtsi128_si32(_mm512_castsi512_si128(magnitudes));
+    low = _mm512_ternarylogic_epi32(magnitudes, _mm512_srli_epi32(low, 24), top, A_OR_B_AND_C);
+    magnitudes = _mm512_abs_epi32(high);
+    high = _mm512_ternarylogic_epi32(magnitudes, _mm512_srli_epi32(high, 24), top, A_OR_B_AND_C);
+    __m256i bytes = _mm256_set_m128i(_mm512_cvtepi32_epi8(high), _mm512_cvtepi32_epi8(low));
+    __m256i words = _mm256_gf2p8affine_epi64_epi8(bit_of_plane, bytes, 0);
+    words = _mm256_permutexvar_epi8(order, words);
+    int bits = BITS((uint32_t)_mm256_test_epi32_mask(words, words) >> 1), first_bytes = 0;
+    if (mode == OUTLIER) {
+        int fewer = BITS((uint32_t)_mm256_test_epi32_mask(words, without_first) >> 1);
+        int width = first > 0;
+        if ((bits ? 4 + 4 * bits : 0) > 4 + 4 * fewer + width) {
+            words = _mm256_mask_and_epi32(words, 0xfe, words, without_first);
+            *out++ = (uint8_t)first;
+            first_bytes = width;
+            bits = fewer;
+        }
     }
-    __m512i bit = _mm512_set1_epi32(1);
-    for (int plane = 0; plane < bits; plane++, bit = _mm512_add_epi32(bit, bit)) {
-        uint32_t word = _mm512_test_epi32_mask(high, bit);
-        out = word_written(word << 16 | _mm512_test_epi32_mask(low, bit), out);
-    }
+    *rate = (uint8_t)(first_bytes ? 128 | bits : bits);
+    _mm256_storeu_si256((__m256i *)out, words);
+    return out + (first_bytes || bits ? 4 + 4 * bits : 0);
 }
 
-TARGET INLINE uint8_t *block_avx512(
+TARGET INLINE uint8_t *wide_avx512(
     __m512i low, __m512i high, int mode, uint8_t *rate, uint8_t *out) {
-    if (mode != FIXED) { /* differences to the element before; the first to 0 */
-        __m512i before = _mm512_alignr_epi32(high, low, 15);
-        __m512i shifted = _mm512_alignr_epi32(low, _mm512_setzero_si512(), 15);
-        low = _mm512_sub_epi32(low, shifted);
-        high = _mm512_sub_epi32(high, before);
-    }
     uint32_t first = (uint32_t)_mm_cvtsi128_si32(_mm512_castsi512_si128(low));
     low = turned_dwords(low);
     high = turned_dwords(high);
@@ -83,9 +99,29 @@ TARGET INLINE uint8_t *block_avx512(
         }
     }
     *rate = (uint8_t)(first_bytes ? 128 | (first_bytes - 1) << 5 | bits : bits);
-    if (mode == OUTLIER) out = word_written(first, out) - 4 + first_bytes;
-    planes_avx512(low, high, bits, word_written(signs, out));
-    return out + (first_bytes || bits ? 4 + 4 * bits : 0);
+    if (!first_bytes && !bits) return out; /* of saturated data */
+    memcpy(out, &first, (size_t)first_bytes);
+    out = word_written(signs, out + first_bytes);
+    __m512i bit = _mm512_set1_epi32(1);
+    for (int plane = 0; plane < bits; plane++, bit = _mm512_add_epi32(bit, bit)) {
+        uint32_t word = _mm512_test_epi32_mask(high, bit);
+        out = word_written(word << 16 | _mm512_test_epi32_mask(low, bit), out);
+    }
+    return out;
+}
+
+TARGET INLINE uint8_t *block_avx512(
+    __m512i low, __m512i high, int mode, uint8_t *rate, uint8_t *out) {
+    if (mode != FIXED) { /* differences to the element before; the first to 0 */
+        __m512i before = _mm512_alignr_epi32(high, low, 15);
+        __m512i shifted = _mm512_alignr_epi32(low, _mm512_setzero_si512(), 15);
+        low = _mm512_sub_epi32(low, shifted);
+        high = _mm512_sub_epi32(high, before);
+    }
+    __m512i both = _mm512_or_epi32(_mm512_abs_epi32(low), _mm512_abs_epi32(high));
+    if (_mm512_test_epi32_mask(both, _mm512_set1_epi32(-(1 << NARROW))))
+        return wide_avx512(low, high, mode, rate, out);
+    return narrow_avx512(low, high, mode, rate, out);
 }
 
 TARGET INLINE int64_t encode_blocks_avx512(const void *source, int64_t count, int dtype,
@@ -129,20 +165,21 @@ TARGET INLINE uint32_t word_read(const uint8_t *in) {
 }
 
 
-/* Signed residuals of a block, in the narrowest lanes that hold them. Up to seven bits, seven
-   planes are read whatever their number is, as above, if there are bytes to read, and those that
-   are too many are masked out. */
+/* Signed residuals of a block. Up to seven bits, seven planes are read whatever their number is, as
+   above, if there are bytes to read, and those that are too many are masked out. */
 TARGET INLINE void residuals_avx512(
     const uint8_t *in, const uint8_t *end, int bits, __m512i *low, __m512i *high) {
-    if (bits <= 7 && end - in >= 32) {
-        const __m256i turned = _mm256_broadcastsi128_si256(
-            _mm_setr_epi8(7, 6, 5, 4, 3, 2, 1, 0, 15, 14, 13, 12, 11, 10, 9, 8));
-        __m256i sum = _mm256_setzero_si256(), bit = _mm256_set1_epi8(1);
-        for (int plane = 1; plane <= 7; plane++, bit = _mm256_add_epi8(bit, bit))
-            sum = _mm256_mask_add_epi8(sum, word_read(in + 4 * plane), sum, bit);
-        sum = _mm256_and_si256(sum, _mm256_set1_epi8((char)((1 << bits) - 1)));
-        sum = _mm256_mask_sub_epi8(sum, word_read(in), _mm256_setzero_si256(), sum);
-        sum = _mm256_shuffle_epi8(sum, turned);
+    if (bits <= NARROW && end - in >= 32) {
+        /* From byte g of word p + 1 to byte 7 - p of group g; the signs to byte 0. */
+        const __m256i order = _mm256_setr_epi8(0, 28, 24, 20, 16, 12, 8, 4, 1, 29, 25, 21, 17, 13, 9, 5,
+                                               2, 30, 26, 22, 18, 14, 10, 6, 3, 31, 27, 23, 19, 15, 11, 7);
+        const __m256i bit_of_element = _mm256_set1_epi64x(0x0102040810204080);
+        __m256i words = _mm256_loadu_si256((const __m256i *)in);
+        words = _mm256_permutexvar_epi8(order, words);
+        __m256i bytes = _mm256_gf2p8affine_epi64_epi8(bit_of_element, words, 0);
+        __m256i sum = _mm256_and_si256(bytes, _mm256_set1_epi8((char)((1 << bits) - 1)));
+        __mmask32 negative = _mm256_movepi8_mask(bytes);
+        sum = _mm256_mask_sub_epi8(sum, negative, _mm256_setzero_si256(), sum);
         *low = _mm512_cvtepi8_epi32(_mm256_castsi256_si128(sum));
         *high = _mm512_cvtepi8_epi32(_mm256_extracti128_si256(sum, 1));
         return;

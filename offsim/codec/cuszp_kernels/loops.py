@@ -9,8 +9,10 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from offsim.codec.cuszp_kernels.layout import MODES
+from offsim.codec.cuszp_kernels.layout import BLOCK, MODES
 
+SMALL = 1 << 15
+"""Values: 128 KiB of float32."""
 FIXED, OUTLIER = MODES["fixed"], MODES["outlier"]
 PLACE = np.array([8 * (lane >> 3) + 7 - (lane & 7) for lane in range(32)], np.uint32)
 """Bit of each of 32 elements in a plane read as a little-endian word."""
@@ -45,11 +47,18 @@ class Loops:
         out: torch.Tensor,
     ) -> None:
         """Read the values."""
-        direct = out.dtype == torch.float32
-        values = out if direct else torch.empty(out.shape)
-        _decode(rates, payload, np.float32(bound), mode, values.numpy())
-        if not direct:
-            out.copy_(values)
+        step = np.float32(bound)
+        if out.dtype == torch.float32:
+            _decode(rates, payload, step, mode, out.numpy())
+            return
+        values, at = torch.empty(SMALL), 0  # by parts that stay in the caches until they are cast
+        for start in range(0, len(out), SMALL):
+            part = out[start : start + SMALL]
+            own = rates[start // BLOCK : (start + SMALL) // BLOCK]
+            end = at + self.payload_bytes(own, mode)
+            _decode(own, payload[at:end], step, mode, values[: len(part)].numpy())
+            part.copy_(values[: len(part)])
+            at = end
 
 
 @numba.njit(nogil=True, cache=True)
