@@ -5,13 +5,12 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from functools import partial
 
-import numpy as np
 import torch
 
 from offsim.calibration.fit import figure
 from offsim.calibration.measure import timed
 from offsim.calibration.schema import Figure
-from offsim.codec.cuszp import decode_into, encode_stream
+from offsim.codec.cuszp import decode_into, encode_array
 from offsim.codec.cuszp_kernels import Kernels, cuda
 from offsim.codec.cuszp_kernels.official import OfficialCuszp
 from offsim.errors import RunError
@@ -43,8 +42,8 @@ class CpuBackend(Backend):
 
     def encode(self, values: torch.Tensor, bound: float, mode: str) -> torch.Tensor:
         """Without the GIL."""
-        data = encode_stream(values.numpy(), bound, mode, with_kernels=self.core)
-        return torch.from_numpy(np.frombuffer(data, np.uint8).copy())
+        stream = encode_array(values.numpy(), bound, mode, with_kernels=self.core)
+        return torch.from_numpy(stream)
 
     def decode(self, stream: torch.Tensor, out: torch.Tensor, bound: float, mode: str) -> None:
         """Straight into the tensor."""
