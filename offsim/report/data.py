@@ -67,7 +67,15 @@ NUMBERS: dict[str, tuple[str, ...]] = {
         "compute_slowdown",
         "decode_slowdown",
     ),
-    "curve": ("bound", "ratio", "bits_per_weight", "decode_bytes_per_s"),
+    "curve": (
+        "bound",
+        "ratio",
+        "bits_per_weight",
+        "ideal_bits",
+        "rmse",
+        "decode_bytes_per_s",
+        "decode_of_memcpy",
+    ),
     "compute": ("tokens", "ms", "p10_ms", "p90_ms", "samples"),
     "link": ("bytes", "us", "GB_per_s"),
     "usage": (
@@ -83,8 +91,9 @@ NUMBERS: dict[str, tuple[str, ...]] = {
     ),
 }
 """Columns of numbers. A table may have more columns; these it must have."""
-SPARSE = ("accuracy", "usage")
-"""Tables whose numbers may be missing: prose has no share, a trace without prompts no prefill."""
+SPARSE = ("accuracy", "usage", "curve")
+"""Tables whose numbers may be missing: prose has no share, a trace without prompts no prefill, a
+codec without a bound no ideal size."""
 
 
 class _Machine(BaseModel):
@@ -135,7 +144,7 @@ class StudyData:
             `check` in the same order.
         accuracy: rows of codec, bound, task; shares with intervals (0..1) or bits a character.
         codecs: a row a codec and bound.
-        curve: rows of codec, bound, ratio, bits a weight and bytes/s.
+        curve: rows of codec, bound, ratio, bits a weight, errors and speeds.
         compute: rows of part, tokens and ms.
         link: rows of bytes and us of plain copies.
         usage: a row a layer, of the raw trace.

@@ -47,6 +47,7 @@ def calibration_figure(curve: pd.DataFrame, codecs: pd.DataFrame) -> Figure:
         curve: curve.csv: ratio, bits a weight and bytes/s by codec and absolute bound.
         codecs: codecs.csv: the same at the bounds of the policies, MB/s.
     """
+    curve = curve[curve["ideal_bits"].notna()]  # where a bound was asked for
     figure = new_figure(4.6)
     axes: Sequence[Axes] = figure.subplots(1, 2)
     size, speed = axes

@@ -20,6 +20,7 @@ from offsim.report.figures import (
 )
 from offsim.report.findings import answer, cautions
 from offsim.report.heatmaps import accuracy_figure, trace_figure
+from offsim.report.rate_distortion import rate_distortion_figure
 from offsim.report.style import png
 
 PAGE = "report.html"
@@ -73,6 +74,7 @@ def _figures(data: StudyData) -> dict[str, Figure]:
     """The figures by their file names."""
     return {
         "calibration": calibration_figure(data.curve, data.codecs),
+        "rate_distortion": rate_distortion_figure(data.curve, "weights of the model"),
         "compute": compute_figure(data.compute),
         "usage": trace_figure(data.trace),
         "policies": policies_figure(data.check),

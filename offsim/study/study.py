@@ -35,7 +35,9 @@ from offsim.trace.statistics import use_table
 MODEL = "offsim-embedded-qwen3-moe"
 CURVE_BOUNDS = tuple(2.0**power for power in range(-11, -3))
 CURVE_WEIGHTS = 1 << 20
-"""Bounds of the rate curve, and how many weights of the down matrices it is measured on."""
+CURVE_CODECS = ("cuszp", "sz3", "lossless", "rtn-int8", "rtn-int4")
+"""Bounds and codecs of the rate curve, and how many weights of the down matrices it is measured
+on."""
 SEED = 5
 """Of the prompts that are checked; calibration runs others."""
 
@@ -159,7 +161,7 @@ def recorded_under(
 def rate_curve(model: PreTrainedModel) -> pd.DataFrame:
     """Size, error and speed of the codecs over a ladder of bounds, on the down matrices."""
     downs = torch.cat([module.down_proj.detach().flatten() for module in expert_modules(model)])
-    codecs = [codec_named(name) for name in ("cuszp", "sz3")]
+    codecs = [codec_named(name) for name in CURVE_CODECS]
     bounds = [Bound(value) for value in CURVE_BOUNDS]
     points = curve(downs[:CURVE_WEIGHTS].bfloat16(), codecs, bounds)
     return pd.DataFrame([asdict(point) for point in points])

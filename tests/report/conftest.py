@@ -182,10 +182,24 @@ def _curve() -> pd.DataFrame:
                 "bound": 2.0**power,
                 "ratio": 10 + power,
                 "bits_per_weight": 16 / (10 + power),
+                "ideal_bits": 14 / (10 + power),
+                "rmse": 2.0**power / 2,
                 "decode_bytes_per_s": 4e8 + 1e7 * power,
+                "decode_of_memcpy": 0.1,
             }
             for codec in ("cuszp", "sz3")
             for power in (-8, -7, -6)
+        ]
+        + [
+            {
+                "codec": "rtn-int4",
+                "bound": 0.01,
+                "ratio": 4.0,
+                "bits_per_weight": 4.0,
+                "rmse": 0.003,
+                "decode_bytes_per_s": 4e8,
+                "decode_of_memcpy": 0.1,
+            }
         ]
     )
 

@@ -20,17 +20,28 @@ from offsim.report.figures import (
     predicted_figure,
 )
 from offsim.report.heatmaps import accuracy_figure
+from offsim.report.rate_distortion import rate_distortion_figure
 from offsim.report.style import codec_colour, png
 from offsim.report.text import bound_text, percent, policies
 from tests.report.conftest import made_trace
 
-NAMES = ("calibration", "compute", "policies", "breakdown", "predicted", "accuracy", "usage")
+NAMES = (
+    "calibration",
+    "rate_distortion",
+    "compute",
+    "policies",
+    "breakdown",
+    "predicted",
+    "accuracy",
+    "usage",
+)
 BOTH = ("policies", "breakdown", "predicted")
 
 
 def _figure(name: str, data: StudyData) -> Figure:
     return {
         "calibration": lambda: calibration_figure(data.curve, data.codecs),
+        "rate_distortion": lambda: rate_distortion_figure(data.curve, "weights"),
         "compute": lambda: compute_figure(data.compute),
         "policies": lambda: policies_figure(data.check),
         "breakdown": lambda: breakdown_figure(data.breakdown, data.check),

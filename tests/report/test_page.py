@@ -12,7 +12,16 @@ from offsim.errors import InputError
 from offsim.report import page as report_page
 from offsim.report import write_report
 
-FIGURES = ("accuracy", "breakdown", "calibration", "compute", "policies", "predicted", "usage")
+FIGURES = (
+    "accuracy",
+    "breakdown",
+    "calibration",
+    "compute",
+    "policies",
+    "predicted",
+    "rate_distortion",
+    "usage",
+)
 EMPTY = {"img", "meta", "br", "link", "input", "hr"}
 
 
