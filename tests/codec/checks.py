@@ -94,5 +94,5 @@ def assert_same_bits(before: torch.Tensor, after: torch.Tensor) -> None:
     assert after.dtype == before.dtype
     assert after.shape == before.shape
     if before.numel():
-        bits = [part.reshape(-1).clone().view(torch.uint8) for part in (before, after)]
-        assert torch.equal(*bits)
+        whole = [part.clone(memory_format=torch.contiguous_format) for part in (before, after)]
+        assert torch.equal(*(part.view(-1).view(torch.uint8) for part in whole))
