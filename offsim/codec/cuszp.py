@@ -254,8 +254,10 @@ def _room(nbytes: int) -> Bytes:
 
 def _shares(count: int, threads: int) -> list[slice]:
     """Blocks to work on at a time: whole superblocks, several shares a thread."""
+    if threads == 1:
+        return [slice(0, blocks_of(count))]
     superblocks = superblocks_of(count)
-    shares = 1 if threads == 1 else max(1, min(threads * SHARES_OF_A_THREAD, superblocks))
+    shares = max(1, min(threads * SHARES_OF_A_THREAD, superblocks))
     ends = [superblocks * share // shares * SUPERBLOCK_BLOCKS for share in range(shares)]
     return [slice(*pair) for pair in pairwise([*ends, blocks_of(count)])]
 

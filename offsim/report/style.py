@@ -29,8 +29,16 @@ LABEL_COLOURS: dict[Label, str] = {
 }
 """The same as in report.css."""
 
-_CODEC_COLOURS = {"raw": "#6f6f6f", "cuszp": "#0173b2", "sz3": "#de8f05"}
-_OTHER_COLOURS = ("#029e73", "#cc78bc", "#ca9161", "#d55e00")
+_CODEC_COLOURS = {
+    "raw": "#6f6f6f",
+    "cuszp": "#0173b2",
+    "sz3": "#de8f05",
+    "zfp": "#029e73",
+    "lossless": "#ca9161",
+    "rtn-int8": "#cc78bc",
+    "rtn-int4": "#d55e00",
+}
+_OTHER_COLOURS = ("#fbafe4", "#949494", "#ece133", "#56b4e9")
 PART_COLOURS = {
     "compute": "#a9bccb",
     "host decode": "#d55e00",

@@ -1,4 +1,8 @@
-"""The C core, loaded with ctypes: a plain shared library, so that calls leave the GIL alone."""
+"""The C core, loaded with ctypes: a plain shared library, so that calls release the GIL.
+
+A call that takes some microseconds keeps it: to get it back from a thread that computes would take
+longer than the call.
+"""
 
 import ctypes
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -8,10 +12,13 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
+from offsim.codec.cuszp_kernels.layout import BLOCK
+
 LEVELS = ("C", "C with AVX2", "C with AVX-512", "C with NEON")
 """What core.c numbers from 0; the highest that a CPU has is the fastest."""
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-_ADDRESS, _COUNT, _INT = ctypes.c_void_p, ctypes.c_int64, ctypes.c_int
+SMALL = 1 << 16
+"""Values up to which the GIL is kept: 10 to 20 us."""
 
 
 def library() -> Path | None:
@@ -33,26 +40,22 @@ class Native:
     """
 
     def __init__(self, path: Path, level: int | None = None) -> None:
-        core = ctypes.CDLL(str(path))
-        mask = core.offsim_cuszp_levels()
+        free, held = ctypes.CDLL(str(path)), ctypes.PyDLL(str(path))
+        mask = free.offsim_cuszp_levels()
         self.levels = [number for number in range(len(LEVELS)) if mask >> number & 1]
         self.level = self.levels[-1] if level is None else level
         if self.level not in self.levels:
             raise ValueError(f"this CPU has no {LEVELS[self.level]}")
         self.name = LEVELS[self.level]
-        self._bytes, self._encode = core.offsim_cuszp_bytes, core.offsim_cuszp_encode
-        self._decode = core.offsim_cuszp_decode
-        self._bytes.argtypes, self._bytes.restype = [_ADDRESS, _COUNT, _INT], _COUNT
-        self._encode.argtypes = [_ADDRESS, _COUNT, _INT, ctypes.c_float, _INT, _INT]
-        self._encode.argtypes += [_ADDRESS, _ADDRESS]
-        self._encode.restype = _COUNT
-        self._decode.argtypes = [_ADDRESS, _ADDRESS, _COUNT, _COUNT, ctypes.c_float]
-        self._decode.argtypes += [_INT, _INT, _INT, _ADDRESS]
-        self._decode.restype = None
+        self._free, self._held = _Core(free), _Core(held)
+
+    def _core(self, count: int) -> "_Core":
+        return self._held if count <= SMALL else self._free
 
     def payload_bytes(self, rates: npt.NDArray[np.uint8], mode: int) -> int:
         """Bytes of the payloads by their rates."""
-        return int(self._bytes(rates.ctypes.data, len(rates), mode))
+        count = len(rates)
+        return int(self._core(count * BLOCK).payload_bytes(_address(rates), count, mode))
 
     def encode(
         self,
@@ -63,10 +66,10 @@ class Native:
         payload: npt.NDArray[np.uint8],
     ) -> int:
         """Write rates and payloads."""
-        dtype, target = DTYPES[values.dtype], payload.ctypes.data
         count, source = values.numel(), values.data_ptr()
-        place = rates.ctypes.data
-        return int(self._encode(source, count, dtype, inverse, mode, self.level, place, target))
+        how = (DTYPES[values.dtype], inverse, mode, self.level)
+        places = (_address(rates), _address(payload))
+        return int(self._core(count).encode(source, count, *how, *places))
 
     def decode(
         self,
@@ -77,6 +80,28 @@ class Native:
         out: torch.Tensor,
     ) -> None:
         """Read the values."""
-        dtype, count, target = DTYPES[out.dtype], out.numel(), out.data_ptr()
-        source, place, size = payload.ctypes.data, rates.ctypes.data, len(payload)
-        self._decode(place, source, size, count, bound, mode, dtype, self.level, target)
+        count, target = out.numel(), out.data_ptr()
+        how = (count, bound, mode, DTYPES[out.dtype], self.level)
+        source = (_address(rates), _address(payload), len(payload))
+        self._core(count).decode(*source, *how, target)
+
+
+class _Core:
+    """The functions of core.c, with their types declared."""
+
+    def __init__(self, library: ctypes.CDLL) -> None:
+        whole, real = ctypes.c_int, ctypes.c_float
+        address, count = ctypes.c_void_p, ctypes.c_int64
+        self.payload_bytes = library.offsim_cuszp_bytes
+        self.payload_bytes.argtypes, self.payload_bytes.restype = [address, count, whole], count
+        self.encode, self.decode = library.offsim_cuszp_encode, library.offsim_cuszp_decode
+        self.encode.argtypes = [address, count, whole, real, whole, whole, address, address]
+        self.encode.restype = count
+        self.decode.argtypes = [address, address, count, count, real, whole, whole, whole, address]
+        self.decode.restype = None
+
+
+def _address(array: npt.NDArray[np.uint8]) -> int:
+    """Where an array lies; quicker than `array.ctypes.data`."""
+    address: int = array.__array_interface__["data"][0]
+    return address
