@@ -12,7 +12,7 @@ from offsim.codec.registry import codec_named
 from offsim.errors import InputError
 from offsim.files import first_problem
 from offsim.policy.policy import Policy
-from offsim.policy.registry import cache_named
+from offsim.policy.registry import eviction_named
 
 
 def policy_of(codec: str, bound: float, cache: str = "lru", slots: int = 0) -> Policy:
@@ -27,7 +27,7 @@ def policy_of(codec: str, bound: float, cache: str = "lru", slots: int = 0) -> P
     elif bound:
         kind = "is lossless and" if known.promise == "exact" else "promises nothing and"
         raise InputError(f"codec {codec} {kind} takes no bound, not {bound:g}")
-    cache_named(cache, 1, 1)
+    eviction_named(cache)
     try:
         return Policy(codec=str(known), bound=bound, cache=cache, slots=slots)
     except ValidationError as error:

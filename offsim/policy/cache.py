@@ -1,18 +1,13 @@
 """What an expert cache decides, and what it is asked.
 
-A cache is asked once for the set of distinct experts of a layer and step. A new one is a subclass
-in a file of its own and a line in `offsim.policy.registry`.
+A cache is asked once for the set of distinct experts of a layer and step.
 """
 
 from abc import ABC, abstractmethod
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import ClassVar
 
-FREE = -1
-"""Stands for a victim where a free slot was taken."""
-STAGED = -2
-"""Stands for a victim where the expert passes through and is not kept."""
+from offsim.policy.evictions import Key
 
 
 @dataclass(frozen=True, slots=True)
@@ -23,29 +18,32 @@ class Decision:
         layer: index of the MoE layer.
         hits: experts that are resident, in router order.
         misses: experts to load, in router order.
-        victims: for each miss the expert whose place it takes, or FREE, or STAGED.
+        evicted: for each miss, who leaves so that it finds room: layer and expert of each.
+        staged: those of the misses that find none: they pass through and are not kept.
     """
 
     layer: int
     hits: tuple[int, ...]
     misses: tuple[int, ...]
-    victims: tuple[int, ...]
+    evicted: tuple[tuple[Key, ...], ...] = ()
+    staged: tuple[int, ...] = ()
 
 
 class ExpertCache(ABC):
-    """Decides which experts of a layer stay in the device's slots."""
-
-    name: ClassVar[str]
+    """Decides which experts stay on the device."""
 
     @abstractmethod
-    def lookup(self, layer: int, accesses: Sequence[int]) -> Decision:
+    def lookup(
+        self, layer: int, accesses: Sequence[int], weights: Sequence[float] | None = None
+    ) -> Decision:
         """Ask for the experts of one layer and step, once.
 
         Args:
             layer: index of the MoE layer.
             accesses: ids in router order (by token, then by slot), repeats included: a repeat
                 promotes and is not counted.
+            weights: [accesses] what the router gave each; only some policies look at them.
 
         Returns:
-            The decision, already taken: the misses count as resident from now on.
+            The decision, already taken: the misses that are not staged are resident from now on.
         """

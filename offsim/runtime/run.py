@@ -11,16 +11,18 @@ from transformers import PreTrainedModel
 from offsim.model.experts import ExpertShape, ExpertWeights, mixed
 from offsim.model.generate import greedy_tokens
 from offsim.model.hook import handled
-from offsim.policy.cache import FREE, STAGED, Decision, ExpertCache
+from offsim.policy.cache import Decision, ExpertCache
+from offsim.policy.evictions import Key
 from offsim.policy.policy import Policy
-from offsim.policy.registry import cache_named
+from offsim.policy.registry import slots_cache
+from offsim.policy.replay import popularity_of
 from offsim.record import RunRecord, StepRecord, Wait
 from offsim.record.times import LayerTimes, StepTimes
 from offsim.runtime.link import Link
 from offsim.runtime.pipeline import Pipeline
 from offsim.runtime.store import ExpertStore
 from offsim.runtime.threads import single_compute_thread
-from offsim.trace import DECODE, PREFILL
+from offsim.trace import DECODE, PREFILL, Trace
 
 
 class Arena:
@@ -28,32 +30,31 @@ class Arena:
 
     Args:
         shape: of the experts.
-        slots: experts that each layer keeps.
+        slots: experts that each layer keeps; a global pool has as many in all.
     """
 
     def __init__(self, shape: ExpertShape, slots: int) -> None:
-        slots = min(slots, shape.experts)
-        self.memory = torch.empty(shape.layers * slots + shape.experts, shape.values)
+        kept = shape.layers * min(slots, shape.experts)
+        self.memory = torch.empty(kept + shape.experts, shape.values)
         self._views = [ExpertWeights.over(slot, shape) for slot in self.memory]
-        self._staging = shape.layers * slots
-        self._free = [list(range(i * slots, (i + 1) * slots))[::-1] for i in range(shape.layers)]
-        self._place: dict[tuple[int, int], int] = {}
+        self._staging = kept
+        self._free = list(range(kept))[::-1]
+        self._place: dict[Key, int] = {}
 
     def weights(self, layer: int, expert: int) -> ExpertWeights:
         """The weights of an expert that has a place."""
         return self._views[self._place[layer, expert]]
 
     def place(self, decision: Decision) -> list[torch.Tensor]:
-        """Give each miss of a decision its slot [values] float32, taking those of the victims."""
+        """Give each miss of a decision its slot [values] float32, after who left for it."""
         slots = []
         staged = self._staging
-        for expert, victim in zip(decision.misses, decision.victims, strict=True):
-            if victim == STAGED:
+        for expert, left in zip(decision.misses, decision.evicted, strict=True):
+            self._free += [self._place.pop(key) for key in left]
+            if expert in decision.staged:
                 slot, staged = staged, staged + 1
-            elif victim == FREE:
-                slot = self._free[decision.layer].pop()
             else:
-                slot = self._place.pop((decision.layer, victim))
+                slot = self._free.pop()
             self._place[decision.layer, expert] = slot
             slots.append(self.memory[slot])
         return slots
@@ -85,7 +86,8 @@ class Offloaded:
         self.times[-1].layers.append(times)
         rows = ids.tolist()
         accesses = [expert for row in rows for expert in row]
-        decision = self.cache.lookup(layer, accesses)
+        # As a trace has them, so that a replay of it decides the same.
+        decision = self.cache.lookup(layer, accesses, weights.half().flatten().tolist())
         slots = self.arena.place(decision)
         step = self.record.steps[-1]
         step.decisions.append(decision)
@@ -143,6 +145,7 @@ def run_offloaded(
     count: int,
     link_bytes_per_s: float | None = None,
     progress: Callable[[], None] = lambda: None,
+    profile: Trace | None = None,
 ) -> Run:
     """Answer prompts one after the other with the experts offloaded.
 
@@ -154,13 +157,16 @@ def run_offloaded(
         count: tokens written for each.
         link_bytes_per_s: pace of the link; None for plain copies.
         progress: called after each step.
+        profile: a trace whose popular experts a cache may pin.
 
     Raises:
+        InputError: the cache is an oracle, or needs a profile.
         RunError: a load failed.
     """
     shape = store.shape
     pipeline = Pipeline(store, Link(link_bytes_per_s))
-    cache = cache_named(policy.cache, shape.layers, policy.slots)
+    known = popularity_of(profile) if profile is not None else None
+    cache = slots_cache(policy.cache, shape.layers, policy.slots, policy.scope, policy.seed, known)
     handler = Offloaded(cache, Arena(shape, policy.slots), pipeline)
     tokens = []
     try:

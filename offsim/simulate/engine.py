@@ -13,11 +13,11 @@ from offsim.calibration.schema import Calibration
 from offsim.errors import InputError
 from offsim.policy.cache import ExpertCache
 from offsim.policy.policy import Policy
-from offsim.policy.registry import cache_named
+from offsim.policy.replay import Lookup, cache_for, lookups_of
 from offsim.record.events import STAGES, Load, RunRecord, Stage, StepRecord, Wait
 from offsim.simulate.costs import Costs
 from offsim.simulate.station import Station, Worker
-from offsim.trace import Step, Trace, steps_of
+from offsim.trace import Trace, steps_of
 
 
 def simulate(
@@ -25,6 +25,7 @@ def simulate(
     policy: Policy,
     calibration: Calibration,
     link_bytes_per_s: float | None = None,
+    profile: Trace | None = None,
 ) -> RunRecord:
     """Replay a trace under a policy; requests are served one after the other.
 
@@ -33,6 +34,7 @@ def simulate(
         policy: codec, bound and cache.
         calibration: of the machine, the model and that codec and bound.
         link_bytes_per_s: pace of the link; None for the machine's own.
+        profile: a trace whose popular experts a cache may pin.
 
     Returns:
         What happened, on a clock that starts at 0: SIMULATED, or ESTIMATED where a part of the
@@ -49,7 +51,7 @@ def simulate(
             f"the calibration {model.layers} of {model.experts}; give two of the same model"
         )
     costs = Costs(calibration, policy, link_bytes_per_s)
-    cache = cache_named(policy.cache, model.layers, policy.slots)
+    cache = cache_for(policy, trace, profile)
     record = RunRecord("SIMULATED" if calibration.measured else "ESTIMATED")
     env = simpy.Environment()
     machine = _Machine(env, costs)
@@ -98,28 +100,28 @@ def _compute(
 ) -> Generator[simpy.Event, Any, None]:
     env = machine.env
     cold = 0.0
+    lookups = lookups_of(trace)
     for step in steps_of(trace):
         now = StepRecord(step.request, step.phase, env.now)
         record.steps.append(now)
         for layer in range(trace.layers):
             yield machine.compute.work(costs.before_experts_s(layer, step.tokens) + cold)
-            idle = yield from _experts(machine, cache, costs, step, layer, now)
+            idle = yield from _experts(machine, cache, costs, next(lookups), now)
             cold = costs.coldness_s(cold, idle)
         yield machine.compute.work(costs.head_s(step.tokens) + cold)
         now.end = env.now
 
 
 def _experts(
-    machine: _Machine, cache: ExpertCache, costs: Costs, step: Step, layer: int, now: StepRecord
+    machine: _Machine, cache: ExpertCache, costs: Costs, lookup: Lookup, now: StepRecord
 ) -> Generator[simpy.Event, Any, float]:
     """The experts of one layer: the resident ones at once, then each as it becomes ready.
 
     Returns how long compute stood idle, s.
     """
-    env = machine.env
-    accesses = step.experts[:, layer].ravel().tolist()
-    tokens = Counter(accesses)
-    decision = cache.lookup(layer, accesses)
+    env, layer = machine.env, lookup.layer
+    tokens = Counter(lookup.accesses)
+    decision = cache.lookup(layer, lookup.accesses, lookup.weights)
     now.decisions.append(decision)
     for expert in decision.misses:
         yield machine.compute.work(costs.submit_s)

@@ -8,7 +8,7 @@ from offsim.calibration.stamps import (
     overshoots,
     undisturbed,
 )
-from offsim.policy.cache import FREE, Decision
+from offsim.policy.cache import Decision
 from offsim.record import Load, RunRecord, Span, StepRecord, Wait
 from offsim.record.times import LayerTimes, StepTimes
 from tests.builders import figure
@@ -36,7 +36,7 @@ def missing_step(start: float, idle: float, cold: float) -> tuple[StepRecord, St
         layers.append(LayerTimes(1, now, now + 1.25, 1, experts, now + 6 + idle))
         record.loads.append(load)
         record.waits.append(Wait(since, since + idle, load))
-        record.decisions.append(Decision(layer, (1,), (0,), (FREE,)))
+        record.decisions.append(Decision(layer, (1,), (0,), ((),)))
         now += 6 + idle + 3 + cold
     record.end = now
     return record, StepTimes(1, start, layers, now)

@@ -3,7 +3,7 @@ from dataclasses import replace
 
 import pytest
 
-from offsim.policy.cache import FREE, STAGED, Decision
+from offsim.policy.cache import Decision
 from offsim.record import Load, RunRecord, Span, StepRecord, Wait, metrics_of
 from offsim.record.metrics import split_wait
 
@@ -21,7 +21,7 @@ def whole_load() -> Load:
 def step(
     request: int, phase: int, start: float, end: float, hits: int = 0, misses: int = 0
 ) -> StepRecord:
-    decision = Decision(0, tuple(range(hits)), tuple(range(hits, hits + misses)), (FREE,) * misses)
+    decision = Decision(0, tuple(range(hits)), tuple(range(hits, hits + misses)), ((),) * misses)
     return StepRecord(request, phase, start, end, decisions=[decision])
 
 
@@ -110,7 +110,7 @@ def test_lookups_by_hand() -> None:
 
 def test_lookups_of_all_layers_count() -> None:
     record = RunRecord("SIMULATED", [step(0, PREFILL, 0.0, 1.0, hits=1, misses=1)])
-    record.steps[0].decisions.append(Decision(1, (4,), (5, 6), (STAGED, FREE)))
+    record.steps[0].decisions.append(Decision(1, (4,), (5, 6), ((), ()), (5,)))
     assert metrics_of(record).lookups == 5
     assert metrics_of(record).hit_rate == pytest.approx(2 / 5)
 

@@ -7,7 +7,7 @@ from transformers import PreTrainedModel
 from offsim.codec import codec_named
 from offsim.errors import CodecError, RunError
 from offsim.model.generate import greedy_tokens
-from offsim.policy.cache import FREE, STAGED, Decision
+from offsim.policy.cache import Decision
 from offsim.policy.policy import Policy
 from offsim.record import metrics_of
 from offsim.runtime import ExpertStore, run_offloaded
@@ -109,8 +109,8 @@ def test_a_lost_load_is_noticed(
 def test_the_arena_reuses_the_slots_of_victims(tiny_model: PreTrainedModel) -> None:
     store = ExpertStore.of(tiny_model, codec_named("raw"), 0.0)
     arena = Arena(store.shape, slots=2)
-    first = arena.place(Decision(1, (), (0, 3), (FREE, FREE)))
-    second = arena.place(Decision(1, (3,), (2, 1), (0, STAGED)))
+    first = arena.place(Decision(1, (), (0, 3), ((), ())))
+    second = arena.place(Decision(1, (3,), (2, 1), (((1, 0),), ()), (1,)))
     assert second[0].data_ptr() == first[0].data_ptr()
     pointers = {slot.data_ptr() for slot in (*first, second[1])}
     assert len(pointers) == 3

@@ -1,24 +1,46 @@
 from dataclasses import dataclass, field
 
-import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offsim.policy.cache import FREE, STAGED, Decision
-from offsim.policy.lru import LruPerLayer
-from offsim.trace import Trace, steps_of
+from offsim.policy.cache import Decision, ExpertCache
+from offsim.policy.registry import cache_of, slots_cache
+from offsim.policy.replay import replay
+from offsim.trace import Trace
+from tests.builders import trace_of
 
 LAYERS = 2
 ACCESSES = st.lists(st.integers(0, 5), min_size=1, max_size=8)
 STEPS = st.lists(st.tuples(st.integers(0, LAYERS - 1), ACCESSES), max_size=30)
 
 
+FREE, STAGED = -1, -2
+
+
+def lru(layers: int, slots: int) -> ExpertCache:
+    return slots_cache("lru", layers, slots)
+
+
+def victims(decision: Decision) -> tuple[int, ...]:
+    """For each miss who leaves, or FREE, or STAGED; slots hold one expert each."""
+    found = []
+    for expert, left in zip(decision.misses, decision.evicted, strict=True):
+        if expert in decision.staged:
+            assert left == ()
+            found.append(STAGED)
+        else:
+            assert all(layer == decision.layer for layer, _ in left)
+            found.append(left[0][1] if left else FREE)
+            assert len(left) <= 1
+    return tuple(found)
+
+
 def run(slots: int, *steps: list[int]) -> list[tuple[tuple[int, ...], ...]]:
     """Hits, misses and victims of each lookup of one layer."""
-    cache = LruPerLayer(layers=1, slots=slots)
+    cache = lru(1, slots)
     decisions = [cache.lookup(0, step) for step in steps]
-    return [(d.hits, d.misses, d.victims) for d in decisions]
+    return [(d.hits, d.misses, victims(d)) for d in decisions]
 
 
 def test_free_slots_fill_first() -> None:
@@ -81,7 +103,7 @@ def test_hand_count_of_a_toy_layer() -> None:
     # Top-2 of 4 with two slots: kept after each step 01, 12, 12, 30, 32.
     found = run(2, [0, 1], [1, 2], [2, 1], [3, 0], [3, 2])
     assert [hits for hits, _, _ in found] == [(), (1,), (2, 1), (), (3,)]
-    assert [victims for _, _, victims in found] == [(FREE, FREE), (0,), (), (2, 1), (0,)]
+    assert [left for _, _, left in found] == [(FREE, FREE), (0,), (), (2, 1), (0,)]
 
 
 def test_no_slots_stage_everything() -> None:
@@ -95,15 +117,15 @@ def test_no_slots_stage_everything() -> None:
 def test_slots_for_all_experts_miss_each_once(slots: int) -> None:
     found = run(slots, [0, 1], [2, 1], [3, 0], [2, 3], [0, 1, 2, 3])
     assert [misses for _, misses, _ in found] == [(0, 1), (2,), (3,), (), ()]
-    assert {victim for _, _, victims in found for victim in victims} == {FREE}
+    assert {victim for _, _, left in found for victim in left} == {FREE}
 
 
 def test_layers_do_not_share_slots() -> None:
-    cache = LruPerLayer(layers=2, slots=1)
-    assert cache.lookup(0, [0]) == Decision(0, (), (0,), (FREE,))
-    assert cache.lookup(1, [0]) == Decision(1, (), (0,), (FREE,))
-    assert cache.lookup(1, [1]) == Decision(1, (), (1,), (0,))
-    assert cache.lookup(0, [0]) == Decision(0, (0,), (), ())
+    cache = lru(2, 1)
+    assert cache.lookup(0, [0]) == Decision(0, (), (0,), ((),))
+    assert cache.lookup(1, [0]) == Decision(1, (), (0,), ((),))
+    assert cache.lookup(1, [1]) == Decision(1, (), (1,), (((1, 0),),))
+    assert cache.lookup(0, [0]) == Decision(0, (0,), ())
 
 
 def test_an_empty_step_changes_nothing() -> None:
@@ -118,7 +140,7 @@ class Reference:
     clock: int = 0
     used: dict[int, dict[int, int]] = field(default_factory=dict)
 
-    def lookup(self, layer: int, accesses: list[int]) -> Decision:
+    def lookup(self, layer: int, accesses: list[int]) -> tuple[tuple[int, ...], ...]:
         kept = self.used.setdefault(layer, {})
         wanted: list[int] = []
         for expert in accesses:
@@ -126,31 +148,32 @@ class Reference:
                 wanted.append(expert)
         hits = [expert for expert in wanted if expert in kept]
         misses = [expert for expert in wanted if expert not in kept]
-        victims = []
+        leaving = []
         for expert in misses:
             old = [e for e in kept if e not in wanted]
             if len(kept) < self.slots:
-                victims.append(FREE)
+                leaving.append(FREE)
             elif old:
-                victims.append(min(old, key=lambda e: kept[e]))
-                del kept[victims[-1]]
+                leaving.append(min(old, key=lambda e: kept[e]))
+                del kept[leaving[-1]]
             else:
-                victims.append(STAGED)
-            if victims[-1] != STAGED:
+                leaving.append(STAGED)
+            if leaving[-1] != STAGED:
                 kept[expert] = -1
         for expert in accesses:
             self.clock += 1
             if expert in kept:
                 kept[expert] = self.clock
-        return Decision(layer, tuple(hits), tuple(misses), tuple(victims))
+        return tuple(hits), tuple(misses), tuple(leaving)
 
 
 @settings(derandomize=True, max_examples=300, deadline=None)
 @given(slots=st.integers(0, 7), steps=STEPS)
 def test_decides_as_the_reference_does(slots: int, steps: list[tuple[int, list[int]]]) -> None:
-    cache, reference = LruPerLayer(LAYERS, slots), Reference(slots)
+    cache, reference = lru(LAYERS, slots), Reference(slots)
     for layer, accesses in steps:
-        assert cache.lookup(layer, accesses) == reference.lookup(layer, accesses)
+        found = cache.lookup(layer, accesses)
+        assert (found.hits, found.misses, victims(found)) == reference.lookup(layer, accesses)
 
 
 @settings(derandomize=True, max_examples=200, deadline=None)
@@ -158,15 +181,14 @@ def test_decides_as_the_reference_does(slots: int, steps: list[tuple[int, list[i
 def test_a_log_of_decisions_never_overfills_the_slots(
     slots: int, steps: list[tuple[int, list[int]]]
 ) -> None:
-    cache = LruPerLayer(LAYERS, slots)
+    cache = lru(LAYERS, slots)
     kept: dict[int, set[int]] = {layer: set() for layer in range(LAYERS)}
     for layer, accesses in steps:
         decision = cache.lookup(layer, accesses)
         here = kept[layer]
         assert set(decision.hits) == set(accesses) & here
         assert set(decision.misses) == set(accesses) - here
-        assert len(decision.victims) == len(decision.misses)
-        for expert, victim in zip(decision.misses, decision.victims, strict=True):
+        for expert, victim in zip(decision.misses, victims(decision), strict=True):
             if victim >= 0:
                 assert victim not in accesses
                 here.remove(victim)
@@ -186,12 +208,36 @@ def test_more_slots_never_hit_less(steps: list[list[int]]) -> None:
     ("slots", "expected"), [(4, 0.437), (8, 0.656), (12, 0.808), (16, 0.901), (24, 0.983)]
 )
 def test_hit_rate_of_a_real_trace(gpt_oss_trace: Trace, slots: int, expected: float) -> None:
-    cache = LruPerLayer(gpt_oss_trace.layers, slots)
-    hits = lookups = 0
-    for step in steps_of(gpt_oss_trace):
-        for layer, accesses in enumerate(np.moveaxis(step.experts, 1, 0).reshape(24, -1).tolist()):
-            decision = cache.lookup(layer, accesses)
-            hits += len(decision.hits)
-            lookups += len(decision.hits) + len(decision.misses)
-    assert lookups == 12 * 511 * 24 * 4
-    assert hits / lookups == pytest.approx(expected, abs=5e-4)
+    counts = replay(gpt_oss_trace, lru(gpt_oss_trace.layers, slots), [1] * 24)
+    assert counts.lookups == 12 * 511 * 24 * 4
+    assert counts.hit_rate == counts.hit_rate_decode == pytest.approx(expected, abs=5e-4)
+    assert counts.bytes_read == counts.lookups - counts.hits
+
+
+def test_a_global_pool_takes_from_any_layer() -> None:
+    cache = slots_cache("lru", layers=2, slots=1, scope="global")
+    assert cache.lookup(0, [0, 1]) == Decision(0, (), (0, 1), ((), ()))
+    assert cache.lookup(1, [5]) == Decision(1, (), (5,), (((0, 0),),))
+    assert cache.lookup(0, [1]).hits == (1,)
+    assert cache.lookup(1, [5, 6]) == Decision(1, (5,), (6,), (((0, 1),),))
+
+
+def test_a_pool_in_bytes_evicts_as_many_as_it_must() -> None:
+    size = {0: 10, 1: 10, 2: 10, 3: 25, 4: 31}
+    cache = cache_of("lru", [30], lambda key: size[key[1]])
+    cache.lookup(0, [0, 1, 2])
+    assert cache.lookup(0, [3]) == Decision(0, (), (3,), (((0, 0), (0, 1), (0, 2)),))
+    assert cache.lookup(0, [4]) == Decision(0, (), (4,), ((),), (4,)), "larger than the pool"
+    assert cache.lookup(0, [3, 0]) == Decision(0, (3,), (0,), ((),), (0,)), "3 must stay"
+
+
+def test_a_global_lru_that_a_token_sweeps_never_hits_in_decoding() -> None:
+    # Three layers ask for two experts each. With room for four of the six, each lookup finds both
+    # of its experts gone; with room for five, one of them is left and stays, because the experts
+    # of a lookup never leave for each other.
+    trace = trace_of([[[0, 1]] * 3] * 6)
+    rates = [
+        replay(trace, cache_of("lru", [capacity], lambda _: 1), [1] * 3).hit_rate_decode
+        for capacity in range(1, 7)
+    ]
+    assert rates == [0, 0, 0, 0, 0.5, 1]
