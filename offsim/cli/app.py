@@ -5,7 +5,18 @@ import sys
 import typer
 
 from offsim import __version__
-from offsim.cli import calibrate, check, codecs, doctor, report, run, simulate, study, trace
+from offsim.cli import (
+    calibrate,
+    check,
+    codecs,
+    doctor,
+    replay,
+    report,
+    run,
+    simulate,
+    study,
+    trace,
+)
 from offsim.errors import OffsimError
 
 INTERRUPTED = 130
@@ -21,6 +32,7 @@ app = typer.Typer(
 )
 app.command("study")(study.study)
 app.command("calibrate")(calibrate.calibrate)
+trace.app.command("replay")(replay.replay)
 app.add_typer(trace.app, name="trace")
 app.add_typer(codecs.app, name="codecs")
 app.command("simulate")(simulate.simulate)

@@ -16,7 +16,7 @@ from rich.table import Table
 from offsim.units import show_bytes, show_seconds
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     import pandas as pd
 
@@ -88,7 +88,13 @@ def show_metrics(title: str, metrics: "Metrics", as_json: bool, **more: Any) -> 
         "decode step": f"compute {show_seconds(metrics.decode_compute_s)}; waiting for {stall}",
         **{name.replace("_", " "): str(value) for name, value in more.items()},
     }
-    table = Table(title=f"{title} [{metrics.label}]", title_justify="left", show_header=False)
-    for name, value in rows.items():
-        table.add_row(name, value)
+    show_facts(f"{title} [{metrics.label}]", rows)
+
+
+def show_facts(title: str, facts: "Mapping[str, object]") -> None:
+    """Print names and what they are."""
+    table = Table(title=title, title_justify="left", show_header=False, min_width=len(title))
+    for name, value in facts.items():
+        shown = f"{value:.4g}" if isinstance(value, float) else value
+        table.add_row(name, "unknown" if shown is None else str(shown))
     OUT.print(table)
