@@ -1,16 +1,25 @@
 """Options that several commands share."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
+
+if TYPE_CHECKING:
+    from offsim.record import RunRecord
 
 Json = Annotated[bool, typer.Option("--json", help="Print one JSON object for machines.")]
 Codec = Annotated[str, typer.Option(help="How host memory holds the experts: raw, cuszp, sz3.")]
 Bound = Annotated[
     float, typer.Option(help="Largest error of a weight in its stored dtype (bf16); 0 for raw.")
 ]
-Cache = Annotated[str, typer.Option(help="Expert cache: lru.")]
+Cache = Annotated[
+    str,
+    typer.Option(
+        help="Expert cache: lru, lfu, lfu-aging, fifo, random, s3-fifo, weight, pinned, belady."
+    ),
+]
 Slots = Annotated[int, typer.Option(help="Experts that each layer keeps on the device.", min=0)]
 LinkSpeed = Annotated[
     str,
@@ -26,3 +35,76 @@ Seed = Annotated[int, typer.Option(help="Of the prompts that are drawn.")]
 CalibrationFile = Annotated[
     Path, typer.Option("--calibration", help="Calibration file (YAML) of this machine.")
 ]
+Timeline = Annotated[
+    Path | None,
+    typer.Option(
+        "--timeline",
+        help="Also write the first steps as a JSON file of trace events, which ui.perfetto.dev and "
+        "chrome://tracing open.",
+    ),
+]
+TimelineFigure = Annotated[
+    Path | None, typer.Option("--timeline-figure", help="Also draw the first steps into this PNG.")
+]
+TimelineSteps = Annotated[
+    int, typer.Option("--timeline-steps", help="Steps of both: the first so many.", min=1)
+]
+
+
+def check_timelines(timeline: Path | None, figure: Path | None) -> None:
+    """Refuse, before any work, files of a timeline that could not be written.
+
+    Raises:
+        InputError: a folder cannot be written, a name is that of a folder, or both are one file.
+    """
+    from offsim.errors import InputError
+    from offsim.files import check_writable
+
+    asked = [path for path in (timeline, figure) if path is not None]
+    for path in asked:
+        if path.is_dir():
+            raise InputError(f"{path}: cannot be written (it is a folder); choose another")
+        check_writable(path.parent)
+    if len({path.resolve() for path in asked}) < len(asked):
+        raise InputError(f"{figure}: --timeline and --timeline-figure are one file; name two")
+
+
+def about_run(policy: str, model: str, link_bytes_per_s: float | None) -> dict[str, str]:
+    """What a timeline says of its run."""
+    link = "plain" if link_bytes_per_s is None else f"{link_bytes_per_s / 1e6:g} MB/s"
+    return {"policy": policy, "model": model, "link": link}
+
+
+def write_timelines(
+    record: "RunRecord",
+    about: Mapping[str, str],
+    timeline: Path | None,
+    figure: Path | None,
+    steps: int,
+) -> None:
+    """Write what was asked for of the first steps of a run, and say so on stderr.
+
+    Args:
+        record: of the run.
+        about: what the JSON file says of it; `policy` is also in the title of the figure.
+        timeline: JSON file, or None.
+        figure: PNG file, or None.
+        steps: how many.
+
+    Raises:
+        InputError: a file cannot be written.
+    """
+    if timeline:
+        from offsim.record.timeline import write_timeline
+
+        write_timeline(record, timeline, about, steps)
+        typer.echo(f"{timeline}: written; ui.perfetto.dev opens it", err=True)
+    if figure:
+        from offsim.files import replacing
+        from offsim.report.style import png
+        from offsim.report.timeline import timeline_figure
+
+        image = png(timeline_figure(record, (0, steps - 1), about["policy"]))
+        with replacing(figure) as partial:
+            partial.write_bytes(image)
+        typer.echo(f"{figure}: written", err=True)

@@ -12,6 +12,9 @@ def run(
     requests: options.Requests = 2,
     tokens: options.Tokens = 24,
     seed: options.Seed = 5,
+    timeline: options.Timeline = None,
+    timeline_figure: options.TimelineFigure = None,
+    timeline_steps: options.TimelineSteps = 20,
     as_json: options.Json = False,
 ) -> None:
     """Run the embedded model with its experts offloaded, on this machine.
@@ -22,12 +25,14 @@ def run(
 
     policy = policy_of(codec, bound, cache, slots)
     speed = link_speed(link)
+    options.check_timelines(timeline, timeline_figure)
     with display.progress() as tell:
         tell("loading the embedded model", 0.0)
         from offsim.codec import codec_named
         from offsim.record import metrics_of
         from offsim.runtime import ExpertStore, run_offloaded
         from offsim.study.samplers import resident_layer_s
+        from offsim.study.study import MODEL
         from offsim.study.workload import prompts
         from offsim.testbed.load import load
 
@@ -50,3 +55,5 @@ def run(
     display.show_metrics(
         str(policy), metrics_of(ran.record), as_json, ratio_bf16=round(store.ratio, 4)
     )
+    about = options.about_run(str(policy), MODEL, pace)
+    options.write_timelines(ran.record, about, timeline, timeline_figure, timeline_steps)

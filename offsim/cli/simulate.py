@@ -16,6 +16,9 @@ def simulate(
     cache: options.Cache = "lru",
     slots: options.Slots = 4,
     link: options.LinkSpeed = "paced",
+    timeline: options.Timeline = None,
+    timeline_figure: options.TimelineFigure = None,
+    timeline_steps: options.TimelineSteps = 20,
     as_json: options.Json = False,
 ) -> None:
     """Replay a trace under a policy on a calibrated machine.
@@ -33,6 +36,7 @@ def simulate(
 
     policy = policy_of(codec, bound, cache, slots)
     speed = link_speed(link)
+    options.check_timelines(timeline, timeline_figure)
     recorded = load_trace(trace)
     if (recorded.info.codec, recorded.info.bound) not in {("raw", 0.0), policy.key}:
         typer.echo(
@@ -45,3 +49,5 @@ def simulate(
     pace = resolved(speed, lambda: layer_s(figures), figures.model.expert_bytes)
     record = replay(recorded, policy, figures, pace)
     display.show_metrics(str(policy), metrics_of(record), as_json)
+    about = options.about_run(str(policy), figures.model.name, pace)
+    options.write_timelines(record, about, timeline, timeline_figure, timeline_steps)

@@ -2,7 +2,7 @@
 
 import json
 from pathlib import Path
-from typing import Any
+from typing import Annotated, Any
 
 import numpy as np
 import numpy.typing as npt
@@ -34,6 +34,8 @@ class TraceInfo(BaseModel):
         source: where the trace comes from, in words.
         codec: of the experts that the recorded model computed with.
         bound: their absolute error bound, 0 for none.
+        layer_bytes: bytes of one expert of each MoE layer as the source stores it, [layers];
+            None where the source does not say.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -44,6 +46,7 @@ class TraceInfo(BaseModel):
     source: str
     codec: str = "raw"
     bound: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    layer_bytes: tuple[Annotated[int, Field(ge=1)], ...] | None = None
 
 
 class Trace:
@@ -102,6 +105,11 @@ class Trace:
         for name in ("request", "position", "phase"):
             if getattr(self, name).shape != (self.tokens,):
                 raise FormatError(f"trace: {name} does not have one value a token")
+        sizes = self.info.layer_bytes
+        if sizes is not None and len(sizes) != self.layers:
+            raise FormatError(
+                f"trace: layer_bytes has {len(sizes)} values for {self.layers} layers"
+            )
         limit = self.info.experts_per_layer
         if int(self.experts.max()) >= limit:
             raise FormatError(f"trace: expert {self.experts.max()} of a layer that has {limit}")
@@ -119,7 +127,8 @@ class Trace:
 
 def save_trace(trace: Trace, path: Path) -> None:
     """Write a trace, whole or not at all."""
-    metadata = {"offsim-trace": trace.info.model_dump_json()}
+    # What is None stays out of the file, so that a trace without it reads as it always did.
+    metadata = {"offsim-trace": trace.info.model_dump_json(exclude_none=True)}
     with replacing(path) as partial:
         arrays = {name: np.ascontiguousarray(array) for name, array in trace.arrays().items()}
         save_file(arrays, partial, metadata)
