@@ -10,6 +10,7 @@ from offsim.cli import (
     check,
     codecs,
     doctor,
+    profile,
     replay,
     report,
     run,
@@ -35,6 +36,7 @@ app.command("calibrate")(calibrate.calibrate)
 trace.app.command("replay")(replay.replay)
 app.add_typer(trace.app, name="trace")
 app.add_typer(codecs.app, name="codecs")
+app.add_typer(profile.app, name="profile")
 app.command("simulate")(simulate.simulate)
 app.command("run")(run.run)
 app.command("check")(check.check)

@@ -151,6 +151,9 @@ COMMANDS = (
     "report",
     "codecs list",
     "codecs bench",
+    "profile list",
+    "profile make",
+    "trace replay",
     "doctor",
 )
 
