@@ -9,6 +9,7 @@ from offsim.cli import (
     calibrate,
     check,
     codecs,
+    curve,
     doctor,
     profile,
     replay,
@@ -34,6 +35,7 @@ app = typer.Typer(
 app.command("study")(study.study)
 app.command("calibrate")(calibrate.calibrate)
 trace.app.command("replay")(replay.replay)
+trace.app.command("curve")(curve.curve)
 app.add_typer(trace.app, name="trace")
 app.add_typer(codecs.app, name="codecs")
 app.add_typer(profile.app, name="profile")

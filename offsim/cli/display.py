@@ -17,10 +17,13 @@ from offsim.units import show_bytes, show_seconds
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from typing import TypeAlias
 
     import pandas as pd
 
     from offsim.record import Metrics
+
+    Tell: TypeAlias = Callable[[str, float], None]
 
 PIPED_WIDTH = 140
 OUT = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
@@ -28,7 +31,7 @@ ERR = Console(stderr=True)
 
 
 @contextmanager
-def progress(quiet: bool = False) -> "Iterator[Callable[[str, float], None]]":
+def progress(quiet: bool = False) -> "Iterator[Tell]":
     """A bar on stderr; the value is called with what is done next and the share done, 0..1."""
     columns = (
         SpinnerColumn(),

@@ -154,6 +154,7 @@ COMMANDS = (
     "profile list",
     "profile make",
     "trace replay",
+    "trace curve",
     "doctor",
 )
 
