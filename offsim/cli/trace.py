@@ -1,13 +1,18 @@
 """`offsim trace record|info`: router traces."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from offsim.cli import display, options
 
-app = typer.Typer(help="Record router traces and look into them.", no_args_is_help=True)
+if TYPE_CHECKING:
+    from offsim.trace import Trace
+
+app = typer.Typer(
+    help="Record, import and make router traces, and look into them.", no_args_is_help=True
+)
 
 
 @app.command()
@@ -51,6 +56,125 @@ def record(
         typer.echo(f"{out}: {trace.tokens} tokens, {trace.layers} layers, top-{trace.top_k}")
 
 
+@app.command(name="import")
+def import_(
+    file: Annotated[Path, typer.Argument(help="File that another program wrote.")],
+    source: Annotated[
+        str,
+        typer.Option(
+            "--format", help="Of the file: vllm, sglang, megatron, bigmoe, cachelab, arrays."
+        ),
+    ],
+    out: Annotated[Path, typer.Option(help="Trace file to write.")],
+    experts: Annotated[int | None, typer.Option(help="Experts that a layer has.", min=1)] = None,
+    model: Annotated[str | None, typer.Option(help="Name of the model.")] = None,
+    prompt: Annotated[
+        int | None, typer.Option(help="Tokens of each prompt; 0 for decode alone.", min=0)
+    ] = None,
+    layers: Annotated[
+        int | None, typer.Option(help="Layers of flat arrays (sglang, base64).", min=1)
+    ] = None,
+    top_k: Annotated[
+        int | None, typer.Option(help="Experts a token of flat arrays.", min=1)
+    ] = None,
+    dummy_rows: Annotated[
+        int, typer.Option(help="Rows of a profiling forward of vllm; 0 keeps them.", min=0)
+    ] = 8192,
+    as_json: options.Json = False,
+) -> None:
+    """Read a trace that another program wrote, and write it as a trace of offsim.
+
+    Example: offsim trace import run.csv --format bigmoe --out run.safetensors
+    """
+    from offsim.files import check_writable
+    from offsim.trace.importers import Options, importer_named
+
+    importer = importer_named(source)
+    check_writable(out.parent)
+    asked = Options(
+        experts=experts,
+        model=model,
+        prompt=prompt,
+        layers=layers,
+        top_k=top_k,
+        dummy_rows=dummy_rows,
+    )
+    with display.progress(as_json) as tell:
+        tell(f"reading {file.name}", 0.0)
+        trace = importer.read(file, asked)
+    _write(trace, out, as_json)
+
+
+@app.command()
+def synth(
+    like: Annotated[Path, typer.Option(help="Trace file to learn from.")],
+    out: Annotated[Path, typer.Option(help="Trace file to write.")],
+    requests: Annotated[
+        int | None, typer.Option(help="Requests; as in the original by default.", min=1)
+    ] = None,
+    prompt: Annotated[
+        int | None, typer.Option(help="Tokens of each prompt; the original's mean.", min=0)
+    ] = None,
+    tokens: Annotated[
+        int | None, typer.Option(help="Decode tokens of a request; the original's mean.", min=0)
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the draws.", min=0)] = 0,
+    layers: Annotated[int | None, typer.Option(help="MoE layers.", min=1)] = None,
+    experts: Annotated[int | None, typer.Option(help="Experts a layer.", min=1)] = None,
+    top_k: Annotated[int | None, typer.Option(help="Experts a token and layer.", min=1)] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Make a trace that takes experts as a recorded one does, of any length and shape.
+
+    Example: offsim trace synth --like embedded.safetensors --out wide.safetensors --experts 128
+    """
+    from offsim.files import check_writable
+    from offsim.trace import load_trace
+    from offsim.trace.synth import check_size, fit, generate, typical_size
+
+    original = load_trace(like)
+    given = (requests, prompt, tokens)
+    size = [
+        usual if own is None else own
+        for own, usual in zip(given, typical_size(original), strict=True)
+    ]
+    learnt_shape = (original.layers, original.info.experts_per_layer, original.top_k)
+    shape = [
+        has if own is None else own
+        for own, has in zip((layers, experts, top_k), learnt_shape, strict=True)
+    ]
+    check_size(size[0], size[1], size[2], (shape[0], shape[1], shape[2]))
+    check_writable(out.parent)
+    with display.progress(as_json) as tell:
+        learnt = fit(original, tell)
+        tell("generating", 0.9)
+        trace = generate(learnt, size[0], size[1], size[2], seed, *shape)
+    _write(trace, out, as_json)
+
+
+def _write(trace: "Trace", out: Path, as_json: bool) -> None:
+    """Save a trace and say what is in it."""
+    from offsim.trace import save_trace
+
+    save_trace(trace, out)
+    facts = {
+        "trace": str(out),
+        **trace.info.model_dump(exclude_none=True),
+        "tokens": trace.tokens,
+        "layers": trace.layers,
+        "top_k": trace.top_k,
+        "requests": len(set(trace.request.tolist())),
+    }
+    if as_json:
+        display.emit_json(facts)
+        return
+    typer.echo(
+        f"{out}: {facts['requests']} requests, {trace.tokens} tokens, {trace.layers} layers, "
+        f"top-{trace.top_k} of {trace.info.experts_per_layer}"
+    )
+    typer.echo(trace.info.source)
+
+
 @app.command()
 def info(
     trace: Annotated[Path, typer.Argument(help="Trace file.")],
@@ -70,7 +194,7 @@ def info(
     loaded = load_trace(trace)
     table = use_table(loaded)
     facts = {
-        **loaded.info.model_dump(),
+        **loaded.info.model_dump(exclude_none=True),
         "tokens": loaded.tokens,
         "layers": loaded.layers,
         "top_k": loaded.top_k,
@@ -87,6 +211,9 @@ def info(
     if as_json:
         display.emit_json({**facts, "by_layer": table.to_dict(orient="records")})
         return
+    sizes = sorted(set(loaded.info.layer_bytes or ()))
+    if len(sizes) == 1:
+        facts["layer_bytes"] = sizes[0]
     for name, value in facts.items():
         typer.echo(f"{name.replace('_', ' ')}: {value}")
     display.show_table("Use of the experts by layer", table)
