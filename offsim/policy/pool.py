@@ -27,18 +27,18 @@ class PooledCache(ExpertCache):
     ) -> Decision:
         """Hits stay; misses come in, in router order, where others may leave for them."""
         place = layer if len(self._pools) > 1 else 0
-        wanted = [(layer, expert) for expert in dict.fromkeys(accesses)]
-        keep = set(wanted)
-        hits = tuple(key[1] for key in wanted if key in self._resident)
+        wanted = dict.fromkeys([(layer, expert) for expert in accesses])
+        resident = self._resident
+        missing = [key for key in wanted if key not in resident]
+        hits = tuple([key[1] for key in wanted if key in resident])
         evicted, staged = [], []
-        missing = [key for key in wanted if key not in self._resident]
         for key in missing:
-            left, kept = self._let_in(key, place, keep)
+            left, kept = self._let_in(key, place, wanted)
             evicted.append(left)
             if not kept:
                 staged.append(key[1])
-        self._tell(place, layer, accesses, weights)
-        misses = tuple(expert for _, expert in missing)
+        self._pools[place].used(*_last_used(wanted, layer, accesses, weights))
+        misses = tuple([expert for _, expert in missing])
         return Decision(layer, hits, misses, tuple(evicted), tuple(staged))
 
     def _let_in(self, key: Key, place: int, keep: Container[Key]) -> tuple[tuple[Key, ...], bool]:
@@ -57,12 +57,15 @@ class PooledCache(ExpertCache):
         pool.admit(key, nbytes)
         return tuple(left), True
 
-    def _tell(
-        self, place: int, layer: int, accesses: Sequence[int], weights: Sequence[float] | None
-    ) -> None:
-        """Say what was used, in the order of the last use."""
-        sums = dict.fromkeys(reversed(accesses), 0.0)
-        for expert, weight in zip(accesses, weights or (), strict=False):
-            sums[expert] += weight
-        used = list(reversed(sums))
-        self._pools[place].used([(layer, e) for e in used], [sums[e] for e in used])
+
+def _last_used(
+    wanted: dict[Key, None], layer: int, accesses: Sequence[int], weights: Sequence[float] | None
+) -> tuple[list[Key], Sequence[float]]:
+    """The experts of a lookup in the order of their last use, and their summed weights."""
+    if len(wanted) == len(accesses):  # a token asks for none twice
+        return list(wanted), weights or [0.0] * len(accesses)
+    sums = dict.fromkeys(reversed(accesses), 0.0)
+    for expert, weight in zip(accesses, weights or (), strict=False):
+        sums[expert] += weight
+    used = list(reversed(sums))
+    return [(layer, expert) for expert in used], [sums[expert] for expert in used]

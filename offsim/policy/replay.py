@@ -3,6 +3,9 @@
 from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass
+from typing import Any
+
+import numpy.typing as npt
 
 from offsim.policy.cache import ExpertCache
 from offsim.policy.evictions import Key
@@ -38,13 +41,15 @@ def lookups_of(trace: Trace) -> Iterator[Lookup]:
     for step in steps_of(trace):
         weights = trace.weights[at : at + step.tokens]
         at += step.tokens
-        for layer in range(trace.layers):
-            yield Lookup(
-                layer,
-                step.phase,
-                step.experts[:, layer].ravel().tolist(),
-                weights[:, layer].ravel().tolist(),
-            )
+        rows = zip(_by_layer(step.experts), _by_layer(weights), strict=True)
+        for layer, (accesses, given) in enumerate(rows):
+            yield Lookup(layer, step.phase, accesses, given)
+
+
+def _by_layer(array: npt.NDArray[Any]) -> list[list[Any]]:
+    """From [tokens, layers, top_k] to a list a layer, by token and then by slot."""
+    listed: list[list[Any]] = array.swapaxes(0, 1).reshape(array.shape[1], -1).tolist()
+    return listed
 
 
 def future_of(trace: Trace) -> list[list[Key]]:
