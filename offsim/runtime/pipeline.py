@@ -52,6 +52,7 @@ class Pipeline:
         self.store, self.link = store, link
         self.on_host = store.codec.placement == "host"
         self.ready: SimpleQueue[Job] = SimpleQueue()
+        busy(1)  # the first call of a process loads it, which takes 0.2 s
         self._last = Worker("device decoder", self._device_decode, self._fail)
         self._middle = Worker("link", self._carry, self._fail)
         self._first = Worker("host decoder", self._host_decode, self._fail)

@@ -207,3 +207,33 @@ def test_a_request_may_begin_at_any_position_with_decode() -> None:
 def test_metadata_cannot_be_changed() -> None:
     with pytest.raises(ValidationError, match="frozen"):
         INFO.model = "other"
+
+
+def test_bytes_of_a_layer_come_back(tmp_path: Path) -> None:
+    info = INFO.model_copy(update={"layer_bytes": (100, 2**40)})
+    save_trace(Trace(info, **small_arrays()), tmp_path / "x.trace")
+    assert load_trace(tmp_path / "x.trace").info.layer_bytes == (100, 2**40)
+
+
+def test_a_trace_without_them_is_written_as_before(tmp_path: Path) -> None:
+    save_trace(small_trace(), tmp_path / "x.trace")
+    assert b"layer_bytes" not in (tmp_path / "x.trace").read_bytes()
+    assert load_trace(tmp_path / "x.trace").info.layer_bytes is None
+
+
+@pytest.mark.parametrize(
+    ("sizes", "message"),
+    [
+        ([100], "layer_bytes has 1 values for 2 layers"),
+        ([1, 2, 3], "layer_bytes has 3 values for 2 layers"),
+        ([100, 0], "layer_bytes.1 is 0"),
+        ([100, "many"], "layer_bytes.1 is 'many'"),
+        (5, "layer_bytes is 5"),
+    ],
+)
+def test_wrong_bytes_of_a_layer(tmp_path: Path, sizes: object, message: str) -> None:
+    metadata = {**json.loads(INFO.model_dump_json()), "layer_bytes": sizes}
+    write(tmp_path / "x.trace", small_arrays(), {"offsim-trace": json.dumps(metadata)})
+    with pytest.raises(FormatError, match=message) as caught:
+        load_trace(tmp_path / "x.trace")
+    assert str(caught.value).startswith(str(tmp_path / "x.trace"))

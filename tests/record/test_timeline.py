@@ -1,0 +1,303 @@
+import json
+from collections import defaultdict
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from offsim import __version__
+from offsim.errors import InputError
+from offsim.policy.cache import Decision
+from offsim.policy.policy import Policy
+from offsim.record import Load, RunRecord, Span, StepRecord, Wait
+from offsim.record.timeline import COUNTERS, TRACKS, not_kept, timeline_events, write_timeline
+from offsim.simulate import simulate
+from tests.builders import calibration, codec_figures, trace_of
+
+Event = dict[str, Any]
+
+
+def by_hand() -> RunRecord:
+    """A prompt pass that loads two experts of layer 3, and a step that finds one of them."""
+    first = Load(3, 17, 100, 10.25)
+    first.spans = [Span("link", 10.5, 11.0), Span("device decode", 11.25, 11.5)]
+    second = Load(3, 5, 50, 10.25, [Span("link", 11.0, 11.25), Span("device decode", 11.5, 11.75)])
+    prefill = StepRecord(4, 0, 10.0, 12.0, [Decision(3, (), (17, 5), ((), ()))], [first, second])
+    prefill.waits = [Wait(10.75, 11.625, first)]
+    decode = StepRecord(4, 1, 12.0, 12.5, [Decision(3, (5,), ())])
+    return RunRecord("MEASURED", [prefill, decode])
+
+
+def checked(events: list[Event]) -> list[Event]:
+    """The events without the names of tracks, after a look at what the format asks of each."""
+    for event in events:
+        assert {"name", "ph", "ts", "pid", "tid", "args"} <= set(event), event
+        assert isinstance(event["name"], str)
+        assert isinstance(event["pid"], int)
+        assert isinstance(event["tid"], int)
+        assert event["ts"] >= 0
+        assert event["ph"] in {"X", "C", "M"}
+        assert ("dur" in event) == (event["ph"] == "X")
+        if event["ph"] == "X":
+            assert event["dur"] >= 0
+        if event["ph"] == "C":
+            assert all(isinstance(value, int) for value in event["args"].values())
+    named = {e["tid"] for e in events if e["name"] == "thread_name"}
+    ordered = {e["tid"] for e in events if e["name"] == "thread_sort_index"}
+    assert {e["tid"] for e in events if e["ph"] == "X"} <= named == ordered
+    return [event for event in events if event["ph"] != "M"]
+
+
+def read(path: Path) -> tuple[dict[str, Any], list[Event]]:
+    """The head and the checked events of a file."""
+    whole = json.loads(path.read_text(encoding="utf-8"))
+    return whole, checked(whole["traceEvents"])
+
+
+def slices(events: list[Event], track: str) -> list[tuple[str, float, float]]:
+    """Name, start and end of the slices of a track, us."""
+    return [(e["name"], e["ts"], e["ts"] + e["dur"]) for e in events if e.get("cat") == track]
+
+
+def counted(events: list[Event], counter: str) -> list[tuple[float, int]]:
+    unit = COUNTERS[counter]
+    return [(e["ts"], e["args"][unit]) for e in events if e["name"] == counter]
+
+
+def whole_ns(us: float) -> int:
+    return round(1e3 * us)
+
+
+def test_slices_by_hand() -> None:
+    events = checked(list(timeline_events(by_hand())))
+    assert slices(events, "compute") == [
+        ("prefill, request 4", 0.0, 2e6),
+        ("wait L3 E17", 0.75e6, 1.625e6),
+        ("decode, request 4", 2e6, 2.5e6),
+    ]
+    # The link until 1.0 s, the decode and its queue until 1.5 s.
+    assert slices(events, "stall") == [
+        ("link L3 E17", 0.75e6, 1e6),
+        ("device decode L3 E17", 1e6, 1.5e6),
+        ("hand-over L3 E17", 1.5e6, 1.625e6),
+    ]
+    assert slices(events, "link") == [("L3 E17", 0.5e6, 1e6), ("L3 E5", 1e6, 1.25e6)]
+    assert slices(events, "device decode") == [
+        ("L3 E17", 1.25e6, 1.5e6),
+        ("L3 E5", 1.5e6, 1.75e6),
+    ]
+    assert slices(events, "host decode") == []
+
+
+def test_arguments_by_hand() -> None:
+    events = checked(list(timeline_events(by_hand())))
+    load = {"layer": 3, "expert": 5, "bytes": 50, "request": 4, "phase": "prefill"}
+    told = [e["args"] for e in events if e["name"] == "L3 E5"]
+    assert told == [{**load, "queued_us": 0.75e6}, {**load, "queued_us": 0.25e6}]
+    step = next(e["args"] for e in events if e["name"].startswith("prefill"))
+    assert (step["step"], step["hits"], step["misses"], step["stall_us"]) == (0, 0, 2, 0.875e6)
+    waited = [e["args"]["waited on"] for e in events if e.get("cat") == "stall"]
+    assert waited == ["link", "device decode", "hand-over"]
+
+
+def test_counters_by_hand() -> None:
+    events = checked(list(timeline_events(by_hand())))
+    assert counted(events, "cache") == [(0.0, 0), (0.25e6, 2)]
+    assert counted(events, "in flight") == [(0.0, 0), (0.25e6, 2), (1.5e6, 1), (1.75e6, 0)]
+
+
+def test_what_is_evicted_or_staged_is_not_in_the_cache() -> None:
+    record = by_hand()
+    third = Load(3, 6, 50, 12.25, [Span("link", 12.25, 12.5)])
+    decision = Decision(3, (), (6, 7, 8), (((3, 17), (0, 1)), (), ((3, 5),)), (7,))
+    assert not_kept(decision) == 4
+    record.steps[1].loads = [third]
+    record.steps[1].decisions = [decision]
+    assert counted(list(timeline_events(record)), "cache")[-1] == (2.25e6, 2 + 3 - 4)
+    own = list(timeline_events(record, evicted=lambda decision: 0))
+    assert counted(own, "cache")[-1] == (2.25e6, 5)
+
+
+def test_the_file_names_label_version_and_policy(tmp_path: Path) -> None:
+    path = tmp_path / "new" / "t.json"
+    write_timeline(by_hand(), path, {"policy": "raw, lru 2", "label": "not this"})
+    whole, events = read(path)
+    said = {"label": "MEASURED", "offsim": __version__, "policy": "raw, lru 2"}
+    assert whole["otherData"] == said
+    assert whole["displayTimeUnit"] == "ms"
+    assert whole["traceEvents"][0]["args"] == {"name": "offsim MEASURED: raw, lru 2"}
+    assert events == checked(list(timeline_events(by_hand())))
+    assert [p.name for p in path.parent.iterdir()] == ["t.json"]
+
+
+def test_tracks_are_named_from_top_to_bottom() -> None:
+    events = list(timeline_events(by_hand()))
+    names = [e["args"]["name"] for e in events if e["name"] == "thread_name"]
+    order = [e["args"]["sort_index"] for e in events if e["name"] == "thread_sort_index"]
+    assert names == list(TRACKS)
+    assert order == sorted(order)
+
+
+def test_several_workers_of_a_stage_stand_side_by_side() -> None:
+    times = [(0.0, 2.0), (1.0, 3.0), (2.0, 4.0), (3.0, 4.0)]
+    loads = [Load(0, n, 1, 0.0, [Span("host decode", *t)]) for n, t in enumerate(times)]
+    record = RunRecord("SIMULATED", [StepRecord(0, 1, 0.0, 5.0, [], loads)])
+    events = list(timeline_events(record))
+    shown = checked(events)
+    lanes = [e["tid"] for e in shown if e.get("cat") == "host decode"]
+    assert lanes == [300, 301, 300, 301]
+    assert "host decode 2" in [e["args"].get("name") for e in events if e["tid"] == 301]
+
+
+def test_a_load_may_outlive_its_step() -> None:
+    record = by_hand()
+    record.steps[0].loads[1].spans[1] = Span("device decode", 12.125, 12.25)
+    events = checked(list(timeline_events(record)))
+    assert [e["ts"] for e in events] == sorted(e["ts"] for e in events)
+    assert counted(events, "in flight")[-1] == (2.25e6, 0)
+
+
+def test_a_counter_is_told_once_a_time() -> None:
+    first = Load(0, 1, 1, 0.0, [Span("link", 0.0, 1.0)])
+    second = Load(0, 2, 1, 1.0, [Span("link", 1.0, 2.0)])
+    steps = [StepRecord(0, 1, 0.0, 1.0, [], [first]), StepRecord(0, 1, 1.0, 2.0, [], [second])]
+    events = checked(list(timeline_events(RunRecord("SIMULATED", steps))))
+    # One load ends as the next is asked for: there is one in flight all the time.
+    assert counted(events, "in flight") == [(0.0, 1), (2e6, 0)]
+
+
+def test_only_the_first_steps() -> None:
+    record = by_hand()
+    assert list(timeline_events(record, steps=9)) == list(timeline_events(record))
+    assert len(slices(list(timeline_events(record, steps=1)), "compute")) == 2
+    with pytest.raises(ValueError, match="at least one step, not 0"):
+        list(timeline_events(record, steps=0))
+    with pytest.raises(ValueError, match="without a step"):
+        list(timeline_events(RunRecord("MEASURED")))
+
+
+def test_nothing_is_left_of_what_could_not_be_written(tmp_path: Path) -> None:
+    broken = by_hand()
+    broken.steps[1].waits = [Wait(12.0, float("nan"), broken.steps[0].loads[0])]
+    with pytest.raises(ValueError, match="NaN"):
+        write_timeline(broken, tmp_path / "t.json", {})
+    with pytest.raises(ValueError, match="without a step"):
+        write_timeline(RunRecord("MEASURED"), tmp_path / "t.json", {})
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_file_stays_as_it_was_where_the_next_one_fails(tmp_path: Path) -> None:
+    path = tmp_path / "t.json"
+    write_timeline(by_hand(), path, {})
+    before = path.read_bytes()
+    broken = by_hand()
+    broken.steps[1].waits = [Wait(12.0, float("inf"), broken.steps[0].loads[0])]
+    with pytest.raises(OverflowError):
+        write_timeline(broken, path, {})
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["t.json"]
+
+
+def test_a_folder_is_no_file(tmp_path: Path) -> None:
+    (tmp_path / "t.json").mkdir()
+    with pytest.raises(InputError, match=r"t\.json: cannot be written"):
+        write_timeline(by_hand(), tmp_path / "t.json", {})
+    (tmp_path / "file").touch()
+    with pytest.raises(InputError, match="cannot be written"):
+        write_timeline(by_hand(), tmp_path / "file" / "t.json", {})
+
+
+@st.composite
+def records(draw: st.DrawFn) -> RunRecord:
+    """A simulated run of a random trace under a random policy."""
+    layers, experts = draw(st.integers(1, 3)), draw(st.integers(2, 6))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    ids = [
+        [rng.permutation(experts)[:2].tolist() for _ in range(layers)]
+        for _ in range(draw(st.integers(1, 8)))
+    ]
+    codec, bound = draw(st.sampled_from([("raw", 0.0), ("cuszp", 0.1), ("sz3", 0.1)]))
+    shape = {"layers": layers, "experts": experts}
+    slow = draw(st.sampled_from([1.0, 1.5]))
+    codecs = codec_figures(
+        codec,
+        bound,
+        **shape,
+        blob_bytes=draw(st.integers(1, 2000)),
+        decode_s=draw(st.floats(0, 2)),
+        compute_slowdown=slow,
+        decode_slowdown=slow,
+    )
+    figures = calibration(codecs, **shape, handover_s=draw(st.floats(0, 0.1)))
+    policy = Policy(codec=codec, bound=bound, slots=draw(st.integers(0, experts)))
+    return simulate(trace_of(ids, experts), policy, figures, draw(st.floats(1.0, 1e4)))
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(records(), st.integers(1, 9))
+def test_what_always_holds(record: RunRecord, steps: int) -> None:
+    shown = record.steps[:steps]
+    events = checked(list(timeline_events(record, steps=steps)))
+    assert [e["ts"] for e in events] == sorted(e["ts"] for e in events)
+    _check_nesting(events)
+    _check_sums(events, shown)
+    loads = [load for step in shown for load in step.loads]
+    cached = [value for _, value in counted(events, "cache")]
+    in_flight = [value for _, value in counted(events, "in flight")]
+    assert min(cached + in_flight) >= 0
+    assert in_flight[-1] == 0
+    assert max(in_flight) <= len(loads)
+    left = sum(not_kept(decision) for step in shown for decision in step.decisions)
+    assert cached[-1] == len(loads) - left
+
+
+def _check_nesting(events: list[Event]) -> None:
+    """Slices of a track follow each other or lie within each other, to the nanosecond."""
+    tracks = defaultdict(list)
+    for event in events:
+        if event["ph"] == "X":
+            start = whole_ns(event["ts"])
+            tracks[event["tid"]].append((start, start + whole_ns(event["dur"])))
+    for thread, times in tracks.items():
+        around: list[int] = []
+        for start, end in times:
+            while around and around[-1] <= start:
+                around.pop()
+            assert not around or end <= around[-1], thread
+            around.append(end)
+            assert len(around) <= (2 if thread == 100 else 1)  # waits lie within steps
+
+
+def _check_sums(events: list[Event], shown: list[StepRecord]) -> None:
+    """Durations of the tracks, s, are those of the record, to a nanosecond an event."""
+    seconds: dict[str, float] = defaultdict(float)
+    for event in events:
+        if event["ph"] == "X":
+            waits = event["name"].startswith("wait ")
+            seconds["waits" if waits else event["cat"]] += event["dur"] / 1e6
+    spans: dict[str, float] = defaultdict(float)
+    for step in shown:
+        spans["compute"] += step.end - step.start
+        for wait in step.waits:
+            spans["waits"] += wait.end - wait.start
+            spans["stall"] += wait.end - wait.start
+        for load in step.loads:
+            for span in load.spans:
+                spans[span.stage] += span.end - span.start
+    for name in {*seconds, *spans}:
+        assert seconds[name] == pytest.approx(spans[name], abs=1e-9 * (len(events) + 1)), name
+
+
+def test_the_same_record_gives_the_same_bytes(tmp_path: Path) -> None:
+    trace = trace_of([[[0, 1]] * 3, [[1, 2]] * 3, [[3, 0]] * 3])
+    paths = [tmp_path / "a.json", tmp_path / "b.json"]
+    for path in paths:
+        record = simulate(trace, Policy(slots=2), calibration(), 1000.0)
+        write_timeline(record, path, {"policy": "raw", "link": "1000"})
+    assert paths[0].read_bytes() == paths[1].read_bytes()
+    times = [e["ts"] for e in read(paths[0])[1]]
+    assert all(a <= b for a, b in pairwise(times))
