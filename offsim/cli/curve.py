@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from offsim.cli import display, options
-from offsim.cli.replay import Scope
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -23,12 +22,8 @@ def curve(
         list[str] | None,
         typer.Option(help="As often as wanted; default: " + ", ".join(DEFAULT) + "."),
     ] = None,
-    scope: Annotated[
-        Scope, typer.Option(help="A pool for each layer, or one for all of them.")
-    ] = Scope.LAYER,
-    profile: Annotated[
-        Path | None, typer.Option(help="Trace whose popular experts `pinned` keeps.")
-    ] = None,
+    scope: options.Scope = options.PoolScope.LAYER,
+    profile: options.Profile = None,
     seed: Annotated[int, typer.Option(help="Of a cache that draws.")] = 0,
     figure: Annotated[Path | None, typer.Option(help="Also draw it into this PNG.")] = None,
     as_json: options.Json = False,
@@ -73,7 +68,7 @@ def curve(
 def _table(
     trace: "Trace",
     names: list[str],
-    scope: Scope,
+    scope: options.PoolScope,
     seed: int,
     profile: "Trace | None",
     tell: "display.Tell",

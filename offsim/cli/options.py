@@ -1,6 +1,7 @@
 """Options that several commands share."""
 
 from collections.abc import Mapping
+from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -19,6 +20,19 @@ Cache = Annotated[
     typer.Option(
         help="Expert cache: lru, lfu, lfu-aging, fifo, random, s3-fifo, weight, pinned, belady."
     ),
+]
+
+
+class PoolScope(StrEnum):
+    """Whose a cache is."""
+
+    LAYER = "layer"
+    GLOBAL = "global"
+
+
+Scope = Annotated[PoolScope, typer.Option(help="A pool for each layer, or one for all of them.")]
+Profile = Annotated[
+    Path | None, typer.Option(help="Trace whose popular experts the cache `pinned` keeps.")
 ]
 Slots = Annotated[int, typer.Option(help="Experts that each layer keeps on the device.", min=0)]
 LinkSpeed = Annotated[

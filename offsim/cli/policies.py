@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from enum import StrEnum
+from typing import Literal
 
 import typer
 from pydantic import ValidationError
@@ -15,7 +16,13 @@ from offsim.policy.policy import Policy
 from offsim.policy.registry import eviction_named
 
 
-def policy_of(codec: str, bound: float, cache: str = "lru", slots: int = 0) -> Policy:
+def policy_of(
+    codec: str,
+    bound: float,
+    cache: str = "lru",
+    slots: int = 0,
+    scope: Literal["layer", "global"] = "layer",
+) -> Policy:
     """A policy of these parts.
 
     Raises:
@@ -29,7 +36,7 @@ def policy_of(codec: str, bound: float, cache: str = "lru", slots: int = 0) -> P
         raise InputError(f"codec {codec} {kind} takes no bound, not {bound:g}")
     eviction_named(cache)
     try:
-        return Policy(codec=str(known), bound=bound, cache=cache, slots=slots)
+        return Policy(codec=str(known), bound=bound, cache=cache, slots=slots, scope=scope)
     except ValidationError as error:
         raise InputError(f"policy: {first_problem(error)}") from error
 

@@ -1,7 +1,6 @@
 """`offsim trace replay`: a cache over a trace, without time."""
 
 import re
-from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -15,19 +14,10 @@ if TYPE_CHECKING:
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
-class Scope(StrEnum):
-    """Whose the cache is."""
-
-    LAYER = "layer"
-    GLOBAL = "global"
-
-
 def replay(
     trace: Annotated[Path, typer.Argument(help="Trace file.")],
     cache: options.Cache = "lru",
-    scope: Annotated[
-        Scope, typer.Option(help="A pool for each layer, or one for all of them.")
-    ] = Scope.LAYER,
+    scope: options.Scope = options.PoolScope.LAYER,
     capacity: Annotated[
         str,
         typer.Option(help="Of all pools together, such as 3000MiB, or 4slots: experts a layer."),
@@ -35,9 +25,7 @@ def replay(
     expert_bytes: Annotated[
         int | None, typer.Option(help="Of one expert, where the trace does not say it.", min=1)
     ] = None,
-    profile: Annotated[
-        Path | None, typer.Option(help="Trace whose popular experts `pinned` keeps.")
-    ] = None,
+    profile: options.Profile = None,
     seed: Annotated[int, typer.Option(help="Of a cache that draws.")] = 0,
     as_json: options.Json = False,
 ) -> None:
@@ -59,7 +47,7 @@ def replay(
     sizes = _sizes(loaded, expert_bytes)
     if nbytes is not None and sizes is None:
         raise InputError(f"{trace} does not say how large an expert is; give --expert-bytes")
-    pools = loaded.layers if scope is Scope.LAYER else 1
+    pools = loaded.layers if scope is options.PoolScope.LAYER else 1
     if nbytes is None:
         capacities, size_of = [slots * loaded.layers // pools] * pools, [1] * loaded.layers
     else:

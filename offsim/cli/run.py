@@ -8,6 +8,8 @@ def run(
     bound: options.Bound = 0.0,
     cache: options.Cache = "lru",
     slots: options.Slots = 4,
+    scope: options.Scope = options.PoolScope.LAYER,
+    profile: options.Profile = None,
     link: options.LinkSpeed = "paced",
     requests: options.Requests = 2,
     tokens: options.Tokens = 24,
@@ -22,10 +24,14 @@ def run(
     Example: offsim run --codec cuszp --bound 0.0078125 --slots 4 --link 60
     """
     from offsim.cli.policies import link_speed, policy_of, resolved
+    from offsim.policy.registry import slots_cache
+    from offsim.trace import load_trace
 
-    policy = policy_of(codec, bound, cache, slots)
+    policy = policy_of(codec, bound, cache, slots, scope.value)
     speed = link_speed(link)
     options.check_timelines(timeline, timeline_figure)
+    known = load_trace(profile) if profile is not None else None
+    slots_cache(cache, 1, 0, popularity=None if known is None else {})  # refuses an oracle early
     with display.progress() as tell:
         tell("loading the embedded model", 0.0)
         from offsim.codec import codec_named
@@ -51,6 +57,7 @@ def run(
             tokens,
             pace,
             lambda: tell("running", 0.2 + 0.8 * next(steps) / (requests * tokens)),
+            known,
         )
     display.show_metrics(
         str(policy), metrics_of(ran.record), as_json, ratio_bf16=round(store.ratio, 4)

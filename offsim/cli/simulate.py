@@ -15,6 +15,8 @@ def simulate(
     bound: options.Bound = 0.0,
     cache: options.Cache = "lru",
     slots: options.Slots = 4,
+    scope: options.Scope = options.PoolScope.LAYER,
+    profile: options.Profile = None,
     link: options.LinkSpeed = "paced",
     timeline: options.Timeline = None,
     timeline_figure: options.TimelineFigure = None,
@@ -34,10 +36,11 @@ def simulate(
     from offsim.study.reference import layer_s
     from offsim.trace import load_trace
 
-    policy = policy_of(codec, bound, cache, slots)
+    policy = policy_of(codec, bound, cache, slots, scope.value)
     speed = link_speed(link)
     options.check_timelines(timeline, timeline_figure)
     recorded = load_trace(trace)
+    known = load_trace(profile) if profile is not None else None
     if (recorded.info.codec, recorded.info.bound) not in {("raw", 0.0), policy.key}:
         typer.echo(
             f"offsim: note: the trace is of a model under {recorded.info.codec} "
@@ -47,7 +50,7 @@ def simulate(
     figures = read_yaml(calibration, Calibration)
     figures.codec(*policy.key)  # refuses what was not calibrated before anything is said
     pace = resolved(speed, lambda: layer_s(figures), figures.model.expert_bytes)
-    record = replay(recorded, policy, figures, pace)
+    record = replay(recorded, policy, figures, pace, known)
     display.show_metrics(str(policy), metrics_of(record), as_json)
     about = options.about_run(str(policy), figures.model.name, pace)
     options.write_timelines(record, about, timeline, timeline_figure, timeline_steps)

@@ -164,10 +164,11 @@ def run_offloaded(
         RunError: a load failed.
     """
     shape = store.shape
-    pipeline = Pipeline(store, Link(link_bytes_per_s))
     known = popularity_of(profile) if profile is not None else None
     cache = slots_cache(policy.cache, shape.layers, policy.slots, policy.scope, policy.seed, known)
-    handler = Offloaded(cache, Arena(shape, policy.slots), pipeline)
+    arena = Arena(shape, policy.slots)
+    pipeline = Pipeline(store, Link(link_bytes_per_s))
+    handler = Offloaded(cache, arena, pipeline)
     tokens = []
     try:
         with single_compute_thread(), handled(model, handler):

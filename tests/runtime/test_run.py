@@ -1,14 +1,16 @@
 import threading
+from typing import Literal
 
 import pytest
 import torch
 from transformers import PreTrainedModel
 
 from offsim.codec import codec_named
-from offsim.errors import CodecError, RunError
+from offsim.errors import CodecError, InputError, RunError
 from offsim.model.generate import greedy_tokens
 from offsim.policy.cache import Decision
 from offsim.policy.policy import Policy
+from offsim.policy.registry import EVICTIONS
 from offsim.record import metrics_of
 from offsim.runtime import ExpertStore, run_offloaded
 from offsim.runtime.run import Arena
@@ -51,6 +53,31 @@ def test_simulator_and_run_take_the_same_decisions(
     assert [(s.request, s.phase) for s in run.record.steps] == [
         (s.request, s.phase) for s in simulated.steps
     ]
+
+
+LIVE = [name for name, eviction in EVICTIONS.items() if not eviction.oracle]
+
+
+@pytest.mark.parametrize("scope", ["layer", "global"])
+@pytest.mark.parametrize("cache", LIVE)
+def test_every_cache_decides_the_same_in_both(
+    tiny_model: PreTrainedModel, cache: str, scope: Literal["layer", "global"]
+) -> None:
+    store = ExpertStore.of(tiny_model, codec_named("raw"), 0.0)
+    policy = Policy(cache=cache, slots=2, scope=scope, seed=7)
+    recording = recorded(tiny_model, "tiny", store, PROMPTS, COUNT)
+    run = run_offloaded(tiny_model, store, policy, PROMPTS, COUNT, 1e8, profile=recording.trace)
+    simulated = simulate(recording.trace, policy, calibration(), 1e8, recording.trace)
+    assert run.tokens == recording.tokens
+    assert run.record.decisions() == simulated.decisions()
+    assert any(left for decision in run.record.decisions() for left in decision.evicted)
+
+
+def test_an_oracle_cannot_run(tiny_model: PreTrainedModel) -> None:
+    store = ExpertStore.of(tiny_model, codec_named("raw"), 0.0)
+    with pytest.raises(InputError, match="belady looks into the future"):
+        run_offloaded(tiny_model, store, Policy(cache="belady"), PROMPTS, COUNT)
+    assert offsim_threads() == []
 
 
 def test_experts_of_a_run_are_within_their_bound(tiny_model: PreTrainedModel) -> None:
