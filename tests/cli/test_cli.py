@@ -156,6 +156,8 @@ COMMANDS = (
     "codecs bench",
     "profile list",
     "profile make",
+    "trace import",
+    "trace synth",
     "trace replay",
     "trace curve",
     "doctor",
