@@ -4,6 +4,7 @@ Both write into memory that was written before, as the slots of a device are.
 """
 
 from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
 from time import perf_counter
 
 import numpy as np
@@ -32,7 +33,14 @@ def main() -> None:
     copied, few = np.zeros_like(values), values[:SZ3_COUNT]
     sz3 = Sz3()
     packed = sz3.encode_values(few, BOUND)
-    works: dict[str, Callable[[], object]] = {"memcpy": lambda: np.copyto(copied, values)}
+    halves = [slice(0, COUNT // 2), slice(COUNT // 2, COUNT)]
+    pool = ThreadPoolExecutor(2)
+    works: dict[str, Callable[[], object]] = {
+        "memcpy": lambda: np.copyto(copied, values),
+        "memcpy, 2 threads": lambda: list(
+            pool.map(lambda half: np.copyto(copied[half], values[half]), halves)
+        ),
+    }
     for core in {kernels().name: kernels(), "numba": Loops()}.values():
         stream = encode_array(values, BOUND, with_kernels=core)
         for threads in (1, 2):

@@ -1,8 +1,4 @@
-"""The C core, loaded with ctypes: a plain shared library, so that calls release the GIL.
-
-A call that takes some microseconds keeps it: to get it back from a thread that computes would take
-longer than the call.
-"""
+"""The C core, loaded with ctypes: a plain shared library, so that calls release the GIL."""
 
 import ctypes
 from importlib.machinery import EXTENSION_SUFFIXES
@@ -12,13 +8,9 @@ import numpy as np
 import numpy.typing as npt
 import torch
 
-from offsim.codec.cuszp_kernels.layout import BLOCK
-
 LEVELS = ("C", "C with AVX2", "C with AVX-512", "C with NEON")
 """What core.c numbers from 0; the highest that a CPU has is the fastest."""
 DTYPES = {torch.float32: 0, torch.bfloat16: 1, torch.float16: 2}
-SMALL = 1 << 16
-"""Values up to which the GIL is kept: 10 to 20 us."""
 
 
 def library() -> Path | None:
@@ -40,22 +32,18 @@ class Native:
     """
 
     def __init__(self, path: Path, level: int | None = None) -> None:
-        free, held = ctypes.CDLL(str(path)), ctypes.PyDLL(str(path))
-        mask = free.offsim_cuszp_levels()
+        library = ctypes.CDLL(str(path))
+        mask = library.offsim_cuszp_levels()
         self.levels = [number for number in range(len(LEVELS)) if mask >> number & 1]
         self.level = self.levels[-1] if level is None else level
         if self.level not in self.levels:
             raise ValueError(f"this CPU has no {LEVELS[self.level]}")
         self.name = LEVELS[self.level]
-        self._free, self._held = _Core(free), _Core(held)
-
-    def _core(self, count: int) -> "_Core":
-        return self._held if count <= SMALL else self._free
+        self._core = _Core(library)
 
     def payload_bytes(self, rates: npt.NDArray[np.uint8], mode: int) -> int:
         """Bytes of the payloads by their rates."""
-        count = len(rates)
-        return int(self._core(count * BLOCK).payload_bytes(_address(rates), count, mode))
+        return int(self._core.payload_bytes(_address(rates), len(rates), mode))
 
     def encode(
         self,
@@ -69,7 +57,7 @@ class Native:
         count, source = values.numel(), values.data_ptr()
         how = (DTYPES[values.dtype], inverse, mode, self.level)
         places = (_address(rates), _address(payload))
-        return int(self._core(count).encode(source, count, *how, *places))
+        return int(self._core.encode(source, count, *how, *places))
 
     def decode(
         self,
@@ -83,7 +71,7 @@ class Native:
         count, target = out.numel(), out.data_ptr()
         how = (count, bound, mode, DTYPES[out.dtype], self.level)
         source = (_address(rates), _address(payload), len(payload))
-        self._core(count).decode(*source, *how, target)
+        self._core.decode(*source, *how, target)
 
 
 class _Core:
