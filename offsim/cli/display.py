@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import typer
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, SpinnerColumn, TextColumn, TimeElapsedColumn
 from rich.table import Table
 
@@ -69,7 +70,7 @@ def show_table(title: str, frame: "pd.DataFrame", digits: int = 3) -> None:
         table.add_column(str(column), justify="right" if frame[column].dtype != object else "left")
     for row in frame.itertuples(index=False):
         cells = [f"{cell:.{digits}g}" if isinstance(cell, float) else str(cell) for cell in row]
-        table.add_row(*cells)
+        table.add_row(*map(escape, cells))  # brackets are no markup
     OUT.print(table)
 
 
@@ -99,5 +100,5 @@ def show_facts(title: str, facts: "Mapping[str, object]") -> None:
     table = Table(title=title, title_justify="left", show_header=False, min_width=len(title))
     for name, value in facts.items():
         shown = f"{value:.4g}" if isinstance(value, float) else value
-        table.add_row(name, "unknown" if shown is None else str(shown))
+        table.add_row(name, "unknown" if shown is None else escape(str(shown)))
     OUT.print(table)

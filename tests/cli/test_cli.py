@@ -3,9 +3,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pandas as pd
 import pytest
 
-from offsim.cli import main
+from offsim.cli import display, main
 from offsim.codec import CODECS
 from offsim.codec.cuszp_kernels import kernels
 from offsim.files import write_yaml
@@ -199,6 +200,12 @@ def test_codecs_list_and_doctor_name_every_codec(
     parts = json.loads(capsys.readouterr().out)
     assert parts["cuszp kernels"].startswith(kernels().name)
     assert parts["codec cuszp"] == "works"
+
+
+def test_brackets_are_shown_as_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    display.show_table("Table", pd.DataFrame({"remedy": ["pip install 'offsim[zfp]'"]}))
+    display.show_facts("Facts", {"remedy": "pip install 'offsim[zfp]'"})
+    assert capsys.readouterr().out.count("'offsim[zfp]'") == 2
 
 
 def test_codecs_bench_prints_json_and_writes_a_table_and_a_figure(
