@@ -112,3 +112,7 @@ def trace_of(steps: list[list[list[int]]], experts: int = 4) -> Trace:
         position=np.arange(tokens, dtype=np.int32),
         phase=phase,
     )
+
+
+TOY = trace_of([[[0, 1], [2, 3], [0, 1]], [[1, 2], [2, 3], [3, 0]]] + [[[0, 1]] * 3] * 3)
+"""Five steps of three layers of four experts, top-2: small enough to count by hand."""

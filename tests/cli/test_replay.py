@@ -4,11 +4,9 @@ from pathlib import Path
 import pytest
 
 from offsim.trace import save_trace
-from tests.builders import trace_of
+from tests.builders import TOY
 
 from .test_cli import run
-
-TOY = trace_of([[[0, 1], [2, 3], [0, 1]], [[1, 2], [2, 3], [3, 0]]] + [[[0, 1]] * 3] * 3)
 
 
 @pytest.fixture

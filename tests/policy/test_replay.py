@@ -9,11 +9,10 @@ from offsim.policy.registry import cache_of
 from offsim.policy.replay import cache_for, future_of, lookups_of, popularity_of, replay
 from offsim.trace import DECODE, PREFILL, Trace
 from offsim.trace.format import TraceInfo
-from tests.builders import trace_of
+from tests.builders import TOY
 
 NBYTES = 13_219_200
 MIB = 1 << 20
-TOY = trace_of([[[0, 1], [2, 3], [0, 1]], [[1, 2], [2, 3], [3, 0]]] + [[[0, 1]] * 3] * 3)
 
 
 def test_lookups_of_a_trace() -> None:
