@@ -29,6 +29,8 @@ class Load:
         link_bytes: bytes that cross the link.
         submitted: when it was asked for, s.
         spans: its stages in order.
+        ahead: whether it was fetched before it was asked for.
+        used: whether it was asked for while it was there or on its way.
     """
 
     layer: int
@@ -36,6 +38,8 @@ class Load:
     link_bytes: int
     submitted: float
     spans: list[Span] = field(default_factory=list)
+    ahead: bool = False
+    used: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,13 +56,15 @@ class StepRecord:
     """One forward pass.
 
     Attributes:
-        request: whose it is.
-        phase: 0 prefill, 1 decode.
+        request: whose it is; the first of them where it is of several.
+        phase: 0 where it has tokens of a prompt, else 1, decode.
         start: s.
         end: when its token was known, s.
         decisions: one a layer.
         loads: in the order in which they were asked for.
         waits: in order.
+        late: experts asked for while a prefetch still brought them.
+        emits: the requests that get an output token from it; None: the one that it is of.
     """
 
     request: int
@@ -68,14 +74,28 @@ class StepRecord:
     decisions: list[Decision] = field(default_factory=list)
     loads: list[Load] = field(default_factory=list)
     waits: list[Wait] = field(default_factory=list)
+    late: int = 0
+    emits: tuple[int, ...] | None = None
+
+    @property
+    def emitting(self) -> tuple[int, ...]:
+        """The requests that get an output token from it."""
+        return (self.request,) if self.emits is None else self.emits
 
 
 @dataclass(slots=True)
 class RunRecord:
-    """All steps of a run, and whether they were measured or simulated."""
+    """All steps of a run, and whether they were measured or simulated.
+
+    Attributes:
+        label: of every number in it.
+        steps: in order.
+        arrivals: when each request came, s; for those not named, when their first step started.
+    """
 
     label: Label
     steps: list[StepRecord] = field(default_factory=list)
+    arrivals: dict[int, float] = field(default_factory=dict)
 
     def decisions(self) -> list[Decision]:
         """The decision log: one entry a layer and step."""

@@ -1,13 +1,12 @@
 """The metrics of a run, defined once for simulated and measured ones (docs/model.md)."""
 
-from collections.abc import Sequence
 from dataclasses import dataclass
-from itertools import pairwise
 
 import numpy as np
+import numpy.typing as npt
 
-from offsim.record.events import STAGES, Label, RunRecord, StepRecord, Wait
-from offsim.trace.format import DECODE, PREFILL
+from offsim.record.events import STAGES, Label, RunRecord, Wait
+from offsim.record.table import PS, Ints, StepTable, table_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -28,7 +27,10 @@ class Metrics:
         lookups: distinct experts asked for.
         hit_rate: share of lookups that were resident, 0..1.
         hit_rate_decode: of the decode steps alone.
-        link_bytes: bytes over the link.
+        late_rate: share of lookups that a prefetch was still bringing, 0..1: neither hit nor miss.
+        link_bytes: bytes asked for over the link.
+        prefetch_bytes: of these, what was fetched ahead.
+        wasted_bytes: of those, what was not asked for before it had to leave.
         prefill_s: mean time of a prompt pass: compute and stall together.
         decode_compute_s: mean time of a decode step that is not stall.
         decode_stall_s: mean stall of a decode step, by the stage that was waited on;
@@ -47,14 +49,17 @@ class Metrics:
     lookups: int
     hit_rate: float
     hit_rate_decode: float
+    late_rate: float
     link_bytes: int
+    prefetch_bytes: int
+    wasted_bytes: int
     prefill_s: float
     decode_compute_s: float
     decode_stall_s: dict[str, float]
 
 
 def metrics_of(record: RunRecord) -> Metrics:
-    """Metrics of a run in which requests are served one after the other.
+    """Metrics of a run.
 
     What is not defined is NaN: TPOT and ITL where no request has two output tokens, means over no
     prompt pass or no decode step, hit rates of no lookups.
@@ -62,44 +67,48 @@ def metrics_of(record: RunRecord) -> Metrics:
     Raises:
         ValueError: the record has no step.
     """
-    if not record.steps:
-        raise ValueError("a record without a step has no metrics")
-    requests: dict[int, list[StepRecord]] = {}
-    for step in record.steps:
-        requests.setdefault(step.request, []).append(step)
-    gaps = [b.end - a.end for steps in requests.values() for a, b in pairwise(steps)]
-    ttft = [steps[0].end - steps[0].start for steps in requests.values()]
-    tpot = [
-        (steps[-1].end - steps[0].end) / (len(steps) - 1)
-        for steps in requests.values()
-        if len(steps) > 1
-    ]
-    decode_steps = [step for step in record.steps if step.phase == DECODE]
-    stall = dict.fromkeys((*STAGES, "hand-over"), 0.0)
-    for step in decode_steps:
-        for wait in step.waits:
-            for stage, seconds in split_wait(wait).items():
-                stall[stage] += seconds / len(decode_steps)
-    hits, lookups = _hits(record.steps)
-    hits_decode, lookups_decode = _hits(decode_steps)
-    p50, p95, p99 = np.percentile(gaps, (50, 95, 99)) if gaps else (np.nan,) * 3
-    makespan = record.steps[-1].end - record.steps[0].start
+    return metrics_of_table(table_of(record), record.label)
+
+
+def metrics_of_table(table: StepTable, label: Label) -> Metrics:
+    """The same, of a run as a table with at least one step."""
+    order = np.lexsort((table.emit_step, table.emit_request))
+    request, token_end = table.emit_request[order], table.end[table.emit_step[order]]
+    same = request[1:] == request[:-1]
+    gaps = np.diff(token_end)[same] / PS
+    first = np.flatnonzero(np.append(True, ~same)[: len(request)])
+    last = np.append(first[1:], len(request)) - 1
+    ttft = (token_end[first] - table.arrival[request[first]]) / PS
+    several = last > first
+    tpot = (token_end[last] - token_end[first])[several] / (last - first)[several] / PS
+    spent = (table.end - table.start) / PS
+    decode = table.decode
+    stall = {
+        name: _mean(table.stall[decode, at] / PS) if decode.any() else 0.0
+        for at, name in enumerate((*STAGES, "hand-over"))
+    }
+    makespan = int(table.end[-1] - table.start[0]) / PS
+    p50, p95, p99 = np.percentile(gaps, (50, 95, 99)) if len(gaps) else (np.nan,) * 3
+    prefetch_bytes = int(table.prefetch_bytes.sum())
     return Metrics(
-        label=record.label,
-        requests=len(requests),
-        output_tokens=len(record.steps),
+        label=label,
+        requests=len(first),
+        output_tokens=len(request),
         ttft_s=_mean(ttft),
         tpot_s=_mean(tpot),
         itl_p50_s=float(p50),
         itl_p95_s=float(p95),
         itl_p99_s=float(p99),
-        tokens_per_s=len(record.steps) / makespan if makespan else np.inf,
-        lookups=lookups,
-        hit_rate=hits / lookups if lookups else np.nan,
-        hit_rate_decode=hits_decode / lookups_decode if lookups_decode else np.nan,
-        link_bytes=sum(load.link_bytes for step in record.steps for load in step.loads),
-        prefill_s=_mean([s.end - s.start for s in record.steps if s.phase == PREFILL]),
-        decode_compute_s=_mean([s.end - s.start for s in decode_steps]) - sum(stall.values()),
+        tokens_per_s=len(request) / makespan if makespan else np.inf,
+        lookups=int(table.lookups.sum()),
+        hit_rate=_share(table.hits, table.lookups),
+        hit_rate_decode=_share(table.hits[decode], table.lookups[decode]),
+        late_rate=_share(table.late, table.lookups),
+        link_bytes=int(table.demand_bytes.sum()) + prefetch_bytes,
+        prefetch_bytes=prefetch_bytes,
+        wasted_bytes=int(table.wasted_bytes.sum()),
+        prefill_s=_mean(spent[~decode]),
+        decode_compute_s=_mean(spent[decode]) - sum(stall.values()),
         decode_stall_s=stall,
     )
 
@@ -116,10 +125,9 @@ def split_wait(wait: Wait) -> dict[str, float]:
     return parts
 
 
-def _mean(seconds: Sequence[float]) -> float:
-    return float(np.mean(seconds)) if seconds else np.nan
+def _mean(seconds: npt.NDArray[np.float64]) -> float:
+    return float(np.mean(seconds)) if len(seconds) else np.nan
 
 
-def _hits(steps: list[StepRecord]) -> tuple[int, int]:
-    hits = sum(len(d.hits) for step in steps for d in step.decisions)
-    return hits, hits + sum(len(d.misses) for step in steps for d in step.decisions)
+def _share(part: Ints, whole: Ints) -> float:
+    return int(part.sum()) / int(whole.sum()) if whole.sum() else np.nan

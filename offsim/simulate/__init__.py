@@ -1,6 +1,6 @@
-"""The model of time: a SimPy engine that replays a trace under a policy on a calibrated machine."""
+"""The model of time: two engines that replay a trace under a policy on a calibrated machine."""
 
 from offsim.simulate.costs import Costs
-from offsim.simulate.engine import simulate
+from offsim.simulate.simulation import predict, simulate
 
-__all__ = ["Costs", "simulate"]
+__all__ = ["Costs", "predict", "simulate"]

@@ -1,19 +1,19 @@
 """What each thing costs: a calibration seen through one policy and one link speed."""
 
-from dataclasses import dataclass
 from functools import cache, partial
 
-from offsim.calibration.schema import Calibration, CodecFigures, at_size, extra_after
+import numpy as np
+import numpy.typing as npt
+
+from offsim.calibration.schema import Calibration, CodecFigures, at_size
 from offsim.policy.policy import Policy
-from offsim.record.events import Stage
+from offsim.record.events import STAGES
+from offsim.simulate.clock import Ints, rate_of, whole
+from offsim.simulate.plan import Kinds, Machine
 
-
-@dataclass(frozen=True, slots=True)
-class StageCost:
-    """One stage of a load: its name and how long it is served, s."""
-
-    stage: Stage
-    seconds: float
+HOST_DECODE, LINK, DEVICE_DECODE = (
+    STAGES.index(s) for s in ("host decode", "link", "device decode")
+)
 
 
 class Costs:
@@ -31,32 +31,17 @@ class Costs:
     def __init__(
         self, calibration: Calibration, policy: Policy, link_bytes_per_s: float | None
     ) -> None:
-        self.calibration = calibration
+        self.calibration, self.transfer = calibration, policy.transfer
         self.codec: CodecFigures = calibration.codec(policy.codec, policy.bound)
         self.link_bytes_per_s = link_bytes_per_s
-        handover = calibration.handover
-        self.submit_s = handover.submit_s.value
-        self.start_s = handover.start_s.value
-        self.between_s = handover.between_s.value
-        self.wake_s = handover.wake_s.value
         # The same few token counts are asked for in every layer and step.
         self._warm_s = cache(self._interpolated_warm_s)
         self._warm_expert_s = cache(partial(at_size, calibration.compute.expert))
+        self._head_s = cache(partial(at_size, calibration.compute.head))
 
     def before_experts_s(self, layer: int, tokens: int) -> float:
         """Dense part of a layer and the dispatch of its experts, caches warm, s."""
         return self._warm_s(layer > 0, tokens)
-
-    def coldness_s(self, before_s: float, idle_s: float) -> float:
-        """What compute loses to cold caches after a layer.
-
-        Args:
-            before_s: what it lost after the layer before, s.
-            idle_s: how long it stood idle in this one, s.
-        """
-        compute = self.calibration.compute
-        lost = extra_after(compute.cooling, idle_s) if idle_s else 0.0
-        return max(compute.still_cold * before_s, lost)
 
     def expert_s(self, tokens: int) -> float:
         """One expert that serves `tokens` tokens, s."""
@@ -64,7 +49,7 @@ class Costs:
 
     def head_s(self, tokens: int) -> float:
         """From the last layer to the token, s."""
-        return at_size(self.calibration.compute.head, tokens)
+        return self._head_s(tokens)
 
     def link_bytes(self, layer: int, expert: int) -> int:
         """Bytes that cross the link: the blob, or the stored bytes where the host decodes."""
@@ -72,7 +57,7 @@ class Costs:
             return self.calibration.model.expert_bytes
         return self.codec.blob_bytes[layer][expert]
 
-    def link_s(self, nbytes: int) -> float:
+    def link_s(self, nbytes: float) -> float:
         """One transfer, s: the copy itself, or the pace and its overshoot where that is longer."""
         link = self.calibration.link
         copy = link.latency_s + nbytes / link.bytes_per_s
@@ -80,18 +65,68 @@ class Costs:
             return copy
         return max(copy, nbytes / self.link_bytes_per_s + link.overshoot_s.value)
 
-    def stages(self, layer: int, expert: int) -> list[StageCost]:
-        """The stages of a load, in order."""
-        link = StageCost("link", self.link_s(self.link_bytes(layer, expert)))
+    def chunks(self, nbytes: int) -> int:
+        """In how many equal parts a load of so many bytes moves."""
+        part = self.transfer.chunk_bytes
+        return 1 if part is None else max(1, -(-nbytes // part))
+
+    def stages_s(self, nbytes: int) -> list[float]:
+        """[stages] s that a load of so many bytes over the link takes in each, all its chunks."""
+        chunks = self.chunks(nbytes)
+        seconds = [0.0] * len(STAGES)
+        seconds[LINK] = chunks * self.link_s(nbytes / chunks)
         if self.codec.unpack_s is None:
-            return [link, StageCost("device decode", self.codec.decode_s.value)]
-        return [
-            StageCost("host decode", self.codec.decode_s.value),
-            link,
-            StageCost("device decode", self.codec.unpack_s.value),
-        ]
+            seconds[DEVICE_DECODE] = self.codec.decode_s.value
+        else:
+            seconds[HOST_DECODE] = self.codec.decode_s.value
+            seconds[DEVICE_DECODE] = self.codec.unpack_s.value
+        return seconds
+
+    def kinds(self) -> tuple[Kinds, npt.NDArray[np.int32]]:
+        """The kinds of loads, and which one each expert is of, [layers, experts]."""
+        model = self.calibration.model
+        nbytes = np.array(
+            [
+                [self.link_bytes(layer, expert) for expert in range(model.experts)]
+                for layer in range(model.layers)
+            ]
+        )
+        sizes, kind = np.unique(nbytes, return_inverse=True)
+        stages = [[whole(s) for s in self.stages_s(int(size))] for size in sizes]
+        chunks = [self.chunks(int(size)) for size in sizes]
+        kinds = Kinds(_ints(stages), _ints(chunks), sizes.astype(np.int64))
+        kinds.stages[:, LINK] = np.maximum(kinds.stages[:, LINK], 1)  # a load is on some path
+        return kinds, kind.reshape(nbytes.shape).astype(np.int32)
+
+    def machine(self) -> Machine:
+        """What the engines know of the machine."""
+        handover, compute = self.calibration.handover, self.calibration.compute
+        first = HOST_DECODE if self.codec.placement == "host" else LINK
+        between = [whole(handover.between_s.value)] * len(STAGES)
+        between[first] = whole(handover.start_s.value)
+        servers = [1] * len(STAGES)
+        servers[HOST_DECODE], servers[LINK] = self.transfer.decoders, self.transfer.channels
+        points = [(0.0, 0.0), *((point.idle_s, point.extra.value) for point in compute.cooling)]
+        return Machine(
+            submit=whole(handover.submit_s.value),
+            wake=whole(handover.wake_s.value),
+            handover=_ints(between),
+            servers=_ints(servers),
+            # Only the decoder of the codec's placement contends with compute; unpacking is a copy.
+            decoder=HOST_DECODE if self.codec.placement == "host" else DEVICE_DECODE,
+            compute_rate=rate_of(self.codec.compute_slowdown),
+            decode_rate=rate_of(self.codec.decode_slowdown),
+            pipelined=self.transfer.pipelined,
+            cooling_idle=_ints([whole(idle) for idle, _ in points]),
+            cooling_extra=_ints([whole(extra) for _, extra in points]),
+            still_cold=float(compute.still_cold),
+        )
 
     def _interpolated_warm_s(self, later: bool, tokens: int) -> float:
         compute = self.calibration.compute
         dense = compute.dense if later else compute.first
         return at_size(dense, tokens) + at_size(compute.dispatch, tokens)
+
+
+def _ints(values: list[int] | list[list[int]]) -> Ints:
+    return np.array(values, np.int64)

@@ -3,141 +3,317 @@
 Keeps the contract of docs/model.md. It reads as the specification; speed comes second.
 """
 
-from collections import Counter
 from collections.abc import Generator
 from typing import Any
 
+import numpy as np
 import simpy
 
-from offsim.calibration.schema import Calibration
-from offsim.errors import InputError
-from offsim.policy.cache import ExpertCache
-from offsim.policy.policy import Policy
-from offsim.policy.replay import Lookup, cache_for, lookups_of
-from offsim.record.events import STAGES, Load, RunRecord, Stage, StepRecord, Wait
-from offsim.simulate.costs import Costs
-from offsim.simulate.station import Station, Worker
-from offsim.trace import Trace, steps_of
+from offsim.record.events import STAGES
+from offsim.record.stall import split_ps
+from offsim.simulate.clock import UNDISTURBED, coldness
+from offsim.simulate.plan import NONE, Clocks, LoadClocks, Machine, Plan
+from offsim.simulate.station import LOOK, Job, Station, Worker, after
+
+LINK = STAGES.index("link")
+MOST_REMEMBERED = 200_000
+Process = Generator[simpy.Event, Any, None]
 
 
-def simulate(
-    trace: Trace,
-    policy: Policy,
-    calibration: Calibration,
-    link_bytes_per_s: float | None = None,
-    profile: Trace | None = None,
-) -> RunRecord:
-    """Replay a trace under a policy; requests are served one after the other.
+class SimpyEngine:
+    """Tells when the steps of plans happen, one plan after the other.
 
     Args:
-        trace: the router's decisions.
-        policy: codec, bound and cache.
-        calibration: of the machine, the model and that codec and bound.
-        link_bytes_per_s: pace of the link; None for the machine's own.
-        profile: a trace whose popular experts a cache may pin.
-
-    Returns:
-        What happened, on a clock that starts at 0: SIMULATED, or ESTIMATED where a part of the
-        calibration was not measured.
-
-    Raises:
-        InputError: trace and calibration are of different shapes, or the codec and bound were not
-            calibrated.
+        machine: the costs of handing over, and who disturbs whom.
+        events: whether every load and wait is kept, or only what the metrics need.
     """
-    model = calibration.model
-    if (trace.layers, trace.info.experts_per_layer) != (model.layers, model.experts):
-        raise InputError(
-            f"the trace has {trace.layers} layers of {trace.info.experts_per_layer} experts, "
-            f"the calibration {model.layers} of {model.experts}; give two of the same model"
+
+    def __init__(self, machine: Machine, *, events: bool = True) -> None:
+        self.env = simpy.Environment(0)
+        self.machine, self.events = machine, events
+        self.cold = 0
+        self.bringing: dict[int, Job] = {}
+        self._jobs: list[Job] = []
+        self._live: dict[int, Job] = {}
+        self._waiting: simpy.Event | None = None
+        self._compute = Worker(self.env, machine.compute_rate)
+        self._stations = [self._station(stage) for stage in range(len(STAGES))]
+        self._decoders = self._stations[machine.decoder].servers
+        self._stations[machine.decoder].disturbs.append(self._compute)
+
+    def _station(self, stage: int) -> Station:
+        machine = self.machine
+        rate = machine.decode_rate if stage == machine.decoder else UNDISTURBED
+        return Station(
+            self.env,
+            stage,
+            int(machine.servers[stage]),
+            int(machine.handover[stage]),
+            rate,
+            machine.pipelined,
+            self._live,
+            self._chunk_served,
         )
-    costs = Costs(calibration, policy, link_bytes_per_s)
-    cache = cache_for(policy, trace, profile)
-    record = RunRecord("SIMULATED" if calibration.measured else "ESTIMATED")
-    env = simpy.Environment()
-    machine = _Machine(env, costs)
-    env.run(env.process(_compute(machine, cache, costs, trace, record)))
-    return record
 
+    @property
+    def now(self) -> int:
+        """Time since the simulation began, ps."""
+        return int(self.env.now)
 
-class _Machine:
-    """The workers of the model and how a load goes through them."""
+    @property
+    def quiet(self) -> bool:
+        """Whether nothing is on its way and nobody is waking up."""
+        return not self._live and all(s.free for st in self._stations for s in st.servers)
 
-    def __init__(self, env: simpy.Environment, costs: Costs) -> None:
-        self.env, self.costs = env, costs
-        self.compute = Worker(env)
-        self.ready: simpy.Store = simpy.Store(env)
-        self._route: dict[int, list[tuple[Stage, float]]] = {}
-        first = "host decode" if costs.codec.placement == "host" else "link"
-        self.stations = {
-            stage: Station(
-                env, stage, costs.start_s if stage == first else costs.between_s, self._forward
-            )
-            for stage in STAGES
-        }
-        # Only the decoder of the codec's placement contends with compute; unpacking is a copy.
-        decoder = self.stations["host decode" if first == "host decode" else "device decode"]
-        decoder.slows(self.compute, costs.codec.compute_slowdown)
-        self.compute.slows(decoder, costs.codec.decode_slowdown)
+    def advance(self, plan: Plan) -> Clocks:
+        """Go on with the steps of a plan."""
+        clocks = Clocks.of(plan, events=self.events)
+        self.env.run(self.env.process(_Steps(self, plan, clocks).run()))
+        return clocks
 
-    def ask(self, load: Load) -> None:
+    def loads(self) -> LoadClocks:
+        """All loads so far; none where events are not kept."""
+        jobs = self._jobs
+        served = np.array([job.spans for job in jobs], np.int64)
+        return LoadClocks(
+            np.array([job.asked for job in jobs], np.int64),
+            served.reshape(len(jobs), len(STAGES), 2),
+            np.array([job.done[LINK] for job in jobs], np.int64),
+        )
+
+    def work(self, duration: int) -> Process:
+        """Compute works for `duration` ps if undisturbed; what takes nothing is over at once."""
+        if not duration:
+            return
+        if not self._live:  # nobody can disturb it
+            yield self.env.timeout(duration)
+            return
+        end = self.env.event()
+
+        def done() -> None:
+            for decoder in self._decoders:
+                decoder.leave()
+            end.succeed()
+
+        for decoder in self._decoders:
+            decoder.disturb()
+        self._compute.begin(duration, done)
+        yield end
+
+    def ask(self, job: Job) -> None:
         """Start a load on its path."""
-        stages = self.costs.stages(load.layer, load.expert)
-        self._route[id(load)] = [(cost.stage, cost.seconds) for cost in stages]
-        self._forward(load)
+        job.asked = self.now
+        self._live[job.number] = job
+        if self.events:
+            self._jobs.append(job)
+        self._poke(job, 0)
 
-    def _forward(self, load: Load) -> None:
-        route = self._route[id(load)]
-        if route:
-            stage, seconds = route.pop(0)
-            self.stations[stage].put(load, seconds)
-        else:
-            del self._route[id(load)]
-            self.ready.put(load)
+    def drop(self, number: int) -> None:
+        """Give up a prefetch: what is being served goes on to the end of its chunk."""
+        job = self.bringing.pop(number)
+        job.gone = True
+        if not any(job.serving):
+            self._live.pop(number, None)
+
+    def something_ready(self) -> simpy.Event:
+        """When the next load is ready, whichever it is."""
+        self._waiting = self.env.event()
+        return self._waiting
+
+    def _poke(self, job: Job, stage: int) -> None:
+        """Tell the next station on a job's path, from `stage` on."""
+        for later in range(stage, len(job.stages)):
+            if job.stages[later]:
+                self._stations[later].poke()
+                return
+
+    def _chunk_served(self, job: Job, stage: int) -> None:
+        self._poke(job, stage + 1)
+        if job.ready != NONE or (job.gone and not any(job.serving)):
+            self._live.pop(job.number, None)
+        if job.ready != NONE and self._waiting is not None:
+            waiting, self._waiting = self._waiting, None
+            waiting.succeed()
 
 
-def _compute(
-    machine: _Machine, cache: ExpertCache, costs: Costs, trace: Trace, record: RunRecord
-) -> Generator[simpy.Event, Any, None]:
-    env = machine.env
-    cold = 0.0
-    lookups = lookups_of(trace)
-    for step in steps_of(trace):
-        now = StepRecord(step.request, step.phase, env.now)
-        record.steps.append(now)
-        for layer in range(trace.layers):
-            yield machine.compute.work(costs.before_experts_s(layer, step.tokens) + cold)
-            idle = yield from _experts(machine, cache, costs, next(lookups), now)
-            cold = costs.coldness_s(cold, idle)
-        yield machine.compute.work(costs.head_s(step.tokens) + cold)
-        now.end = env.now
+class _Steps:
+    """Compute, through the steps of one plan.
 
-
-def _experts(
-    machine: _Machine, cache: ExpertCache, costs: Costs, lookup: Lookup, now: StepRecord
-) -> Generator[simpy.Event, Any, float]:
-    """The experts of one layer: the resident ones at once, then each as it becomes ready.
-
-    Returns how long compute stood idle, s.
+    Args:
+        engine: whose stations serve.
+        plan: what to do.
+        clocks: filled.
     """
-    env, layer = machine.env, lookup.layer
-    tokens = Counter(lookup.accesses)
-    decision = cache.lookup(layer, lookup.accesses, lookup.weights)
-    now.decisions.append(decision)
-    for expert in decision.misses:
-        yield machine.compute.work(costs.submit_s)
-        load = Load(layer, expert, costs.link_bytes(layer, expert), env.now)
-        now.loads.append(load)
-        machine.ask(load)
-    for expert in decision.hits:
-        yield machine.compute.work(costs.expert_s(tokens[expert]))
-    idle = 0.0
-    for _ in decision.misses:
-        since = env.now
-        waited = not machine.ready.items
-        load = yield machine.ready.get()
-        if waited:
-            yield env.timeout(costs.wake_s)
-            now.waits.append(Wait(since, env.now, load))
-        idle += env.now - since
-        yield machine.compute.work(costs.expert_s(tokens[load.expert]))
-    return idle
+
+    def __init__(self, engine: SimpyEngine, plan: Plan, clocks: Clocks) -> None:
+        self.engine, self.env, self.machine = engine, engine.env, engine.machine
+        self.plan, self.clocks = plan, clocks
+        # Lists, because numpy is slow one number at a time.
+        durations = plan.durations.tolist()
+        self.before = [durations[index] for index in plan.before.tolist()]
+        self.head = [durations[index] for index in plan.head.tolist()]
+        self.run_ps = [durations[index] for index in plan.run.tolist()]
+        self.load = plan.load.tolist()
+        self.uses_to = [0, *plan.uses_to.tolist()]
+        self.demands_to = plan.demands_to.tolist()
+        self.loads_to = [0, *plan.loads_to.tolist()]
+        self.kind = plan.kind.tolist()
+        self.drops_to = [0, *plan.drops_to.tolist()]
+        self.drops = plan.drop.tolist()
+        self.stages = plan.kinds.stages.tolist()
+        self.chunks = plan.kinds.chunks.tolist()
+        self.cooling = (
+            self.machine.cooling_idle.tolist(),
+            self.machine.cooling_extra.tolist(),
+            self.machine.still_cold,
+        )
+        self.stall = [0] * (len(STAGES) + 1)
+        self.late = 0
+
+    def run(self) -> Process:
+        """All steps."""
+        env, engine, clocks, layers = self.env, self.engine, self.clocks, self.plan.layers
+        memory = _Memory(self.plan) if _recurs(self.plan) and not engine.events else None
+        for step, begin in enumerate(self.plan.begin.tolist()):
+            if begin > env.now:
+                yield env.timeout(begin - env.now)
+            clocks.start[step] = env.now
+            self.stall, self.late = [0] * len(self.stall), 0
+            for lookup in range(step * layers, (step + 1) * layers):
+                before = self.before[lookup] + engine.cold
+                if memory is None:
+                    yield from engine.work(before)
+                    idle = yield from self._experts(lookup)
+                elif (known := memory.of(lookup)) and engine.quiet:
+                    duration, idle, stall = known
+                    yield env.timeout(before + duration)
+                    for stage, part in stall:
+                        self.stall[stage] += part
+                else:
+                    yield from engine.work(before)
+                    since, stalled = env.now, list(self.stall)
+                    idle = yield from self._experts(lookup)
+                    if engine.quiet:
+                        memory.keep(lookup, env.now - since, idle, stalled, self.stall)
+                if idle or engine.cold:
+                    engine.cold = coldness(engine.cold, idle, *self.cooling)
+            yield from engine.work(self.head[step] + engine.cold)
+            clocks.end[step] = env.now
+            clocks.stall[step] = self.stall
+            clocks.late[step] = self.late
+
+    def _experts(self, lookup: int) -> Generator[simpy.Event, Any, int]:
+        """The experts of one layer: the resident ones, then each as it becomes ready.
+
+        Returns how long compute stood idle, ps.
+        """
+        env, engine, machine = self.env, self.engine, self.machine
+        uses = range(self.uses_to[lookup], self.uses_to[lookup + 1])
+        first, then = self.loads_to[lookup], self.demands_to[lookup]
+        for load in range(first, then):
+            self._drop_for(load)
+        jobs = {}
+        for use in uses:
+            if job := engine.bringing.pop(self.load[use], None):
+                job.urgent = True
+                jobs[use] = job
+        if jobs:
+            yield after(env, LOOK)
+        resident = []
+        for use in uses:
+            if self.load[use] == NONE or (use in jobs and jobs[use].ready != NONE):
+                resident.append(use)
+                jobs.pop(use, None)
+        self.late += len(jobs)
+        by_number = {job.number: job for job in jobs.values()}
+        for load in range(first, then):
+            yield from engine.work(machine.submit)
+            job = self._job(load, urgent=True)
+            by_number[job.number] = job
+            engine.ask(job)
+        for use in resident:
+            yield from engine.work(self.run_ps[use])
+        awaited = {use: by_number[n] for use in uses if (n := self.load[use]) in by_number}
+        idle = 0
+        while awaited:
+            yield after(env, LOOK)
+            use = _first_ready(awaited)
+            if use is None:
+                since = env.now
+                while use is None:
+                    yield engine.something_ready()
+                    yield after(env, LOOK)
+                    use = _first_ready(awaited)
+                if machine.wake:
+                    yield env.timeout(machine.wake)
+                self._waited(use, since, awaited[use])
+                idle += env.now - since
+            del awaited[use]
+            yield from engine.work(self.run_ps[use])
+        for load in range(then, self.loads_to[lookup + 1]):
+            yield from engine.work(machine.submit)
+            self._drop_for(load)
+            job = self._job(load, urgent=False)
+            engine.bringing[job.number] = job
+            engine.ask(job)
+        return idle
+
+    def _job(self, load: int, *, urgent: bool) -> Job:
+        kind = self.kind[load]
+        number = self.plan.first_load + load
+        return Job(number, self.stages[kind], self.chunks[kind], urgent=urgent)
+
+    def _drop_for(self, load: int) -> None:
+        for number in self.drops[self.drops_to[load] : self.drops_to[load + 1]]:
+            self.engine.drop(number)
+
+    def _waited(self, use: int, since: int, job: Job) -> None:
+        """Note a wait that ends now."""
+        split_ps(since, self.env.now, [end for _, end in job.spans], self.stall)
+        if self.engine.events:
+            self.clocks.waits[use] = since, self.env.now
+
+
+class _Memory:
+    """How a layer went that began while nothing was on its way, to be found again.
+
+    Time is whole, so the same work takes the same time wherever it begins, to the last bit.
+
+    Args:
+        plan: in which nothing is fetched ahead.
+    """
+
+    def __init__(self, plan: Plan) -> None:
+        kinds = np.append(plan.kind, NONE)[
+            np.where(plan.load == NONE, -1, plan.load - plan.first_load)
+        ]
+        codes = plan.run.astype(np.int64) * (len(plan.kinds.chunks) + 1) + kinds + 1
+        self._codes = codes.tobytes()
+        self._ends = [0, *(8 * plan.uses_to.astype(np.int64)).tolist()]
+        self._known: dict[bytes, tuple[int, int, list[tuple[int, int]]]] = {}
+
+    def _key(self, lookup: int) -> bytes:
+        return self._codes[self._ends[lookup] : self._ends[lookup + 1]]
+
+    def of(self, lookup: int) -> tuple[int, int, list[tuple[int, int]]] | None:
+        """Duration and idle time, ps, and what each stage added to the stall."""
+        return self._known.get(self._key(lookup))
+
+    def keep(
+        self, lookup: int, duration: int, idle: int, before: list[int], after: list[int]
+    ) -> None:
+        """Remember how a layer went, with the stall before and after it."""
+        if len(self._known) < MOST_REMEMBERED:
+            parts = [(stage, b - a) for stage, (a, b) in enumerate(zip(before, after, strict=True))]
+            self._known[self._key(lookup)] = duration, idle, [part for part in parts if part[1]]
+
+
+def _recurs(plan: Plan) -> bool:
+    """Whether it pays to remember layers: nothing is fetched ahead, and work recurs."""
+    return plan.recurs and bool((plan.demands_to == plan.loads_to).all())
+
+
+def _first_ready(awaited: dict[int, Job]) -> int | None:
+    """Who became ready first; of equals, in router order."""
+    ready = [use for use, job in awaited.items() if job.ready != NONE]
+    return min(ready, key=lambda use: awaited[use].ready, default=None)

@@ -1,115 +1,224 @@
-"""Servers of the model: things that do one piece of work at a time."""
+"""Servers of the SimPy engine: what does one piece of work at a time, and who queues for it.
 
-import math
-from collections.abc import Callable, Generator
+At any instant everything that ends is known before anything starts, so that the order in which
+SimPy hands out the events of one instant decides nothing: ends have SimPy's normal priority,
+compute looks around after them (LOOK), and stations start work last (START).
+"""
+
+from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import simpy
 
-from offsim.record.events import Load, Span, Stage
+from offsim.simulate.clock import UNDISTURBED, served, stretched
+from offsim.simulate.plan import NONE
+
+LOOK, START = 2, 3
+
+
+def after(env: simpy.Environment, priority: int) -> simpy.Event:
+    """An event of this instant that comes after all of a lower priority."""
+    event = env.event()
+    event._ok, event._value = True, None
+    env.schedule(event, priority)
+    return event
 
 
 class Worker:
-    """Does one piece of work at a time, slower while another worker is busy.
+    """Does one piece of work at a time, slower while others disturb it.
 
     Args:
-        env: the SimPy environment.
+        env: the SimPy environment; its time is whole picoseconds.
+        rate: how many times longer work takes while disturbed, in 1/2^RATE_BITS.
     """
 
-    def __init__(self, env: simpy.Environment) -> None:
-        self.env = env
-        self._slows: list[tuple[Worker, float]] = []
-        self._slowed: list[float] = []  # by the workers that are busy now
-        self._left = 0.0
-        self._since = 0.0
-        self._done: simpy.Event | None = None
-        self._turn = 0
+    def __init__(self, env: simpy.Environment, rate: int = UNDISTURBED) -> None:
+        self.env, self.rate = env, rate
+        self._disturbers = 0
+        self._left = self._since = self._turn = 0
+        self._done: Callable[[], None] | None = None
 
-    def slows(self, other: "Worker", factor: float) -> None:
-        """While this worker is busy, the other takes `factor` (>= 1) times as long."""
-        if factor > 1:
-            self._slows.append((other, factor))
-
-    def work(self, seconds: float) -> simpy.Event:
-        """Start a piece of work that takes `seconds` when undisturbed; the event is its end."""
-        self._done = self.env.event()
-        self._left, self._since = seconds, self.env.now
-        for other, factor in self._slows:
-            other._disturb(factor)
+    def begin(self, duration: int, done: Callable[[], None]) -> None:
+        """Start work that takes `duration` ps when undisturbed, more than 0; `done` at its end."""
+        self._done, self._left, self._since = done, duration, self.env.now
         self._arm()
-        return self._done
+
+    def disturb(self) -> None:
+        """One more disturbs this worker."""
+        if not self._disturbers:
+            self._settle(UNDISTURBED)
+        self._disturbers += 1
+        if self._disturbers == 1:
+            self._arm()
+
+    def leave(self) -> None:
+        """One less."""
+        if self._disturbers == 1:
+            self._settle(self.rate)
+        self._disturbers -= 1
+        if not self._disturbers:
+            self._arm()
+
+    def _settle(self, rate: int) -> None:
+        """Count what has been done at the rate so far."""
+        if self._done is not None:
+            self._left = max(0, self._left - served(self.env.now - self._since, rate))
+            self._since = self.env.now
 
     def _arm(self) -> None:
         # A timeout cannot be taken back, so each carries its turn and an outdated one is ignored.
-        self._turn += 1
-        timeout = self.env.timeout(self._left * math.prod(self._slowed))
-        assert timeout.callbacks is not None
-        timeout.callbacks.append(partial(self._finish, self._turn))
-
-    def _finish(self, turn: int, _: simpy.Event) -> None:
-        if turn != self._turn or self._done is None:
+        if self._done is None:
             return
-        done, self._done = self._done, None
-        for other, factor in self._slows:
-            other._leave(factor)
-        done.succeed()
+        self._turn += 1
+        rate = self.rate if self._disturbers else UNDISTURBED
+        timeout = self.env.timeout(stretched(self._left, rate))
+        assert timeout.callbacks is not None
+        timeout.callbacks.append(partial(self._end, self._turn))
 
-    def _disturb(self, factor: float) -> None:
-        self._settle()
-        self._slowed.append(factor)
-        self._resume()
-
-    def _leave(self, factor: float) -> None:
-        self._settle()
-        self._slowed.remove(factor)
-        self._resume()
-
-    def _settle(self) -> None:
-        """Count what has been done at the speed so far."""
-        if self._done is not None:
-            done = (self.env.now - self._since) / math.prod(self._slowed)
-            self._left = max(0.0, self._left - done)  # rounding must not make it negative
-            self._since = self.env.now
-
-    def _resume(self) -> None:
-        if self._done is not None:
-            self._arm()
+    def _end(self, turn: int, _: simpy.Event) -> None:
+        if turn == self._turn and self._done is not None:
+            done, self._done = self._done, None
+            done()
 
 
-class Station(Worker):
-    """A worker with a queue: serves the same stage of one load after the other.
+class Job:
+    """A load on its path.
+
+    Args:
+        number: its id.
+        stages: [stages] ps in each, all chunks together; 0: not on its path.
+        chunks: parts that it moves in.
+        urgent: whether it is asked for now, or fetched ahead.
+        nbytes: over the link.
+    """
+
+    def __init__(self, number: int, stages: list[int], chunks: int, *, urgent: bool) -> None:
+        self.number, self.stages, self.chunks, self.urgent = number, stages, chunks, urgent
+        self.done = [0] * len(stages)
+        self.serving = [False] * len(stages)
+        self.spans = [[NONE, NONE] for _ in stages]
+        self.ready = self.asked = NONE
+        self.gone = False
+        self._skip(0)
+
+    def waits_at(self, stage: int, *, pipelined: bool) -> bool:
+        """Whether a chunk of it could be served there now."""
+        if self.gone or self.serving[stage] or self.done[stage] == self.chunks:
+            return False
+        before = self.done[stage - 1] if stage else self.chunks
+        return before > self.done[stage] and (pipelined or before == self.chunks)
+
+    def chunk_ps(self, stage: int) -> int:
+        """How long its next chunk is served, ps: equal parts, the last has the rest."""
+        part = self.stages[stage] // self.chunks
+        last = self.done[stage] == self.chunks - 1
+        return max(1, self.stages[stage] - part * (self.chunks - 1) if last else part)
+
+    def chunk_done(self, stage: int, now: int) -> None:
+        """A chunk has been served."""
+        self.done[stage] += 1
+        self.spans[stage][1] = now
+        self._skip(stage + 1)
+        if self.done[-1] == self.chunks:
+            self.ready = now
+
+    def _skip(self, stage: int) -> None:
+        """Nothing waits at a stage that is not on the path."""
+        while stage < len(self.stages) and not self.stages[stage]:
+            self.done[stage] = self.done[stage - 1] if stage else self.chunks
+            stage += 1
+
+
+class Server(Worker):
+    """One of those who serve a stage: idle, waking up, or serving a job."""
+
+    def __init__(self, env: simpy.Environment, rate: int) -> None:
+        super().__init__(env, rate)
+        self.free, self.fresh, self.waking = True, False, False
+
+
+class Station:
+    """Serves one stage of loads, chunk by chunk: the urgent first, of these the oldest.
 
     Args:
         env: the SimPy environment.
-        stage: which stage.
-        idle_s: between a load's arrival and its service where the station was idle, s.
-        pass_on: takes a load that this station has served.
+        stage: index of the stage.
+        servers: how many serve.
+        handover: ps from a job's arrival to its service where a server stood idle.
+        rate: of the servers, see `Worker`.
+        pipelined: whether a chunk goes on alone.
+        live: all jobs that are on their path, oldest first.
+        served: told of a job one of whose chunks has been served here.
     """
 
     def __init__(
         self,
         env: simpy.Environment,
-        stage: Stage,
-        idle_s: float,
-        pass_on: Callable[[Load], None],
+        stage: int,
+        servers: int,
+        handover: int,
+        rate: int,
+        pipelined: bool,
+        live: dict[int, Job],
+        served: Callable[[Job, int], None],
     ) -> None:
-        super().__init__(env)
-        self.stage, self.idle_s, self.pass_on = stage, idle_s, pass_on
-        self._queue: simpy.Store = simpy.Store(env)
-        env.process(self._serve())
+        self.env, self.stage, self.handover, self.pipelined = env, stage, handover, pipelined
+        self.servers = [Server(env, rate) for _ in range(servers)]
+        self.disturbs: list[Worker] = []
+        self._live, self._served, self._poked = live, served, False
 
-    def put(self, load: Load, seconds: float) -> None:
-        """Queue a load that is served for `seconds`."""
-        self._queue.put((load, seconds))
+    def poke(self) -> None:
+        """Something may start here at the end of this instant."""
+        if not self._poked:
+            self._poked = True
+            callbacks = after(self.env, START).callbacks
+            assert callbacks is not None
+            callbacks.append(self._start)
 
-    def _serve(self) -> Generator[simpy.Event, Any, None]:
-        while True:
-            idle = not self._queue.items
-            load, seconds = yield self._queue.get()
-            if idle:
-                yield self.env.timeout(self.idle_s)
-            start = self.env.now
-            yield self.work(seconds)
-            load.spans.append(Span(self.stage, start, self.env.now))
-            self.pass_on(load)
+    def _start(self, _: simpy.Event) -> None:
+        self._poked = False
+        for server in self.servers:
+            if server.fresh:
+                server.fresh = False
+                self._serve_next(server)
+        waking = sum(server.waking for server in self.servers)
+        idle = [server for server in self.servers if server.free]
+        for server, _job in zip(idle, list(self._waiting())[waking:], strict=False):
+            if self.handover:
+                server.free, server.waking = False, True
+                callbacks = self.env.timeout(self.handover).callbacks
+                assert callbacks is not None
+                callbacks.append(partial(self._awake, server))
+            else:
+                self._serve_next(server)
+
+    def _awake(self, server: Server, _: simpy.Event) -> None:
+        server.waking, server.free, server.fresh = False, True, True
+        self.poke()
+
+    def _waiting(self) -> Iterator[Job]:
+        return (
+            job for job in self._live.values() if job.waits_at(self.stage, pipelined=self.pipelined)
+        )
+
+    def _serve_next(self, server: Server) -> None:
+        waiting = list(self._waiting())
+        if not waiting:
+            return
+        job = next((job for job in waiting if job.urgent), waiting[0])
+        server.free = False
+        job.serving[self.stage] = True
+        if not job.done[self.stage]:
+            job.spans[self.stage][0] = self.env.now
+        for other in self.disturbs:
+            other.disturb()
+        server.begin(job.chunk_ps(self.stage), partial(self._end, server, job))
+
+    def _end(self, server: Server, job: Job) -> None:
+        for other in self.disturbs:
+            other.leave()
+        server.free = server.fresh = True
+        job.serving[self.stage] = False
+        job.chunk_done(self.stage, self.env.now)
+        self._served(job, self.stage)
+        self.poke()

@@ -1,0 +1,60 @@
+"""Residual noise: how far single times are from the calibrated ones, drawn from their spread."""
+
+import math
+
+import numpy as np
+
+from offsim.calibration.schema import Calibration, CodecFigures, Figure, SizedFigure
+from offsim.record.events import STAGES
+
+Z90 = 1.2815515655446004
+"""The standard normal quantile of 0.9."""
+FIGURES = {"first": "first", "before": "dense", "expert": "expert", "head": "head"}
+"""What compute does, and the table of the calibration that has its spread."""
+
+
+class Noise:
+    """Draws factors, in the order in which it is asked.
+
+    A time is the calibrated value times 10^x, of which x is normal on each side of 0, so that a
+    tenth of the times lie below p10 and a tenth above p90: the value itself stays the median. A
+    side of which the calibration shows no spread has none. Draws are independent, which slow
+    spells of a real machine are not: what noise says of p95 and p99 is a lower bound.
+
+    Args:
+        calibration: that has the spreads.
+        codec: of the loads.
+        seed: the same seed draws the same.
+    """
+
+    def __init__(self, calibration: Calibration, codec: CodecFigures, seed: int) -> None:
+        self._rng = np.random.default_rng(seed)
+        self._compute = calibration.compute
+        host = codec.unpack_s is not None
+        copies = calibration.link.copies
+        self._stages = {
+            "host decode": codec.decode_s if host else None,
+            "link": copies[len(copies) // 2].seconds,
+            "device decode": codec.unpack_s if host else codec.decode_s,
+        }
+
+    def compute(self, what: str, tokens: int) -> float:
+        """Factor of a time of compute: `first`, `before`, `expert` or `head`."""
+        table: list[SizedFigure] = getattr(self._compute, FIGURES[what])
+        return self._factor(min(table, key=lambda point: abs(point.size - tokens)).seconds)
+
+    def stages(self, durations: list[int]) -> list[int]:
+        """[stages] ps of a load, each with a factor of its own; what is 0 stays 0."""
+        noisy = []
+        for stage, duration in zip(STAGES, durations, strict=True):
+            figure = self._stages[stage]
+            factor = 1.0 if figure is None or not duration else self._factor(figure)
+            noisy.append(max(1, round(duration * factor)) if duration else 0)
+        return noisy
+
+    def _factor(self, figure: Figure) -> float:
+        z = float(self._rng.standard_normal())
+        edge = figure.p10 if z < 0 else figure.p90
+        if edge <= 0 or figure.value <= 0 or (edge > figure.value) == (z < 0):
+            return 1.0
+        return math.exp(abs(z) / Z90 * math.log(edge / figure.value))
