@@ -16,7 +16,7 @@ from offsim.calibration.schema import (
     SizedFigure,
 )
 from offsim.trace import DECODE, PREFILL, Trace
-from offsim.trace.format import TraceInfo
+from offsim.trace.format import NOWHERE, TraceInfo
 
 
 def figure(seconds: float) -> Figure:
@@ -112,6 +112,15 @@ def trace_of(steps: list[list[list[int]]], experts: int = 4) -> Trace:
         position=np.arange(tokens, dtype=np.int32),
         phase=phase,
     )
+
+
+def foreseen(trace: Trace, distance: int) -> Trace:
+    """The trace with the lookahead of gates that are never wrong."""
+    shape = (trace.tokens, trace.layers, distance, trace.top_k)
+    lookahead = np.full(shape, NOWHERE, np.uint16)
+    for ahead in range(1, min(distance, trace.layers - 1) + 1):
+        lookahead[:, :-ahead, ahead - 1] = trace.experts[:, ahead:]
+    return Trace(trace.info, **{**trace.arrays(), "lookahead": lookahead})
 
 
 TOY = trace_of([[[0, 1], [2, 3], [0, 1]], [[1, 2], [2, 3], [3, 0]]] + [[[0, 1]] * 3] * 3)

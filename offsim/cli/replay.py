@@ -36,8 +36,8 @@ def replay(
     Example: offsim trace replay traces/embedded.safetensors --cache belady --capacity 4slots
     """
     from offsim.errors import InputError
+    from offsim.policy.lookup import future_of, popularity_of
     from offsim.policy.registry import cache_of, eviction_named
-    from offsim.policy.replay import future_of, popularity_of
     from offsim.policy.replay import replay as replayed
     from offsim.trace import load_trace
 

@@ -23,6 +23,14 @@ def record(
     requests: options.Requests = 16,
     tokens: options.Tokens = 32,
     seed: options.Seed = 5,
+    lookahead: Annotated[
+        int,
+        typer.Option(
+            help="Also ask the gates of so many next layers, with the hidden states of each layer: "
+            "what the prefetcher `gate` goes by.",
+            min=0,
+        ),
+    ] = 0,
     as_json: options.Json = False,
 ) -> None:
     """Record the router of the embedded model, as a codec and bound leave its experts.
@@ -47,7 +55,8 @@ def record(
         model = load()
         store = ExpertStore.of(model, codec_named(policy.codec), bound)
         tell(f"recording {requests} requests", 0.3)
-        trace = recorded(model, MODEL, store, prompts(requests, seed), tokens).trace
+        asked = prompts(requests, seed)
+        trace = recorded(model, MODEL, store, asked, tokens, lookahead).trace
         save_trace(trace, out)
     facts = {"trace": str(out), "tokens": trace.tokens, "layers": trace.layers}
     if as_json:

@@ -1,10 +1,11 @@
 """What an expert cache decides, and what it is asked.
 
-A cache is asked once for the set of distinct experts of a layer and step.
+A cache is asked once for the set of distinct experts of a layer and step, and between two lookups
+it may be asked to fetch experts ahead.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from offsim.policy.evictions import Key
@@ -20,6 +21,9 @@ class Decision:
         misses: experts to load, in router order.
         evicted: for each miss, who leaves so that it finds room: layer and expert of each.
         staged: those of the misses that find none: they pass through and are not kept.
+        fetched: experts that are prefetched once this layer is done, in the order in which they
+            are asked for: layer and expert of each.
+        displaced: for each of those, who leaves so that it finds room.
     """
 
     layer: int
@@ -27,6 +31,8 @@ class Decision:
     misses: tuple[int, ...]
     evicted: tuple[tuple[Key, ...], ...] = ()
     staged: tuple[int, ...] = ()
+    fetched: tuple[Key, ...] = ()
+    displaced: tuple[tuple[Key, ...], ...] = ()
 
 
 class ExpertCache(ABC):
@@ -46,4 +52,24 @@ class ExpertCache(ABC):
 
         Returns:
             The decision, already taken: the misses that are not staged are resident from now on.
+        """
+
+    @abstractmethod
+    def fetch(
+        self, candidates: Iterable[Key], nbytes: Callable[[Key], int], budget: int
+    ) -> tuple[list[Key], list[tuple[Key, ...]], int]:
+        """Let experts in before they are asked for, after one lookup and before the next.
+
+        They come in the order of the candidates; those that are resident are passed over, and the
+        first that exceeds what is left of the budget ends it. Each is pending until the next
+        lookup of its layer and does not leave before it. Candidates do not leave for each other
+        either. One that finds no room is passed over, and no one leaves for it.
+
+        Args:
+            candidates: in order of preference.
+            nbytes: bytes that are issued for an expert; in the cache it may take others.
+            budget: bytes that may be issued.
+
+        Returns:
+            The experts that came, who left for each, and what is left of the budget.
         """

@@ -4,6 +4,8 @@ from typing import Literal
 
 from pydantic import BaseModel, ConfigDict, Field
 
+from offsim.policy.transfer import Transfer
+
 
 class Policy(BaseModel):
     """How experts are stored and kept.
@@ -14,7 +16,13 @@ class Policy(BaseModel):
         cache: name of the eviction policy.
         slots: experts that each layer can keep on the device; a global pool has as many in all.
         scope: whether each layer has a pool of its own or all share one.
-        seed: of a cache that draws.
+        seed: of a cache, or a prefetcher, that draws.
+        transfer: how loads move.
+        prefetch: name of the prefetcher; `none` loads only what is missed.
+        distance: how many layers ahead it looks.
+        prefetch_bytes: that it may issue in a step; None for as many as it likes.
+        precision: of `noisy-oracle`: share of what it foresees that is asked for, above 0 to 1.
+        recall: of `noisy-oracle`: share of what is asked for that it foresees, 0..1.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -25,6 +33,12 @@ class Policy(BaseModel):
     slots: int = Field(default=4, ge=0)
     scope: Literal["layer", "global"] = "layer"
     seed: int = 0
+    transfer: Transfer = Transfer()
+    prefetch: str = "none"
+    distance: int = Field(default=1, ge=1)
+    prefetch_bytes: int | None = Field(default=None, ge=0)
+    precision: float = Field(default=1.0, gt=0, le=1)
+    recall: float = Field(default=1.0, ge=0, le=1)
 
     @property
     def key(self) -> tuple[str, float]:
@@ -38,4 +52,15 @@ class Policy(BaseModel):
 
     def __str__(self) -> str:
         pool = "" if self.scope == "layer" else ", one pool"
-        return f"{self.storage}, {self.cache} {self.slots}{pool}"
+        ahead = "" if self.prefetch == "none" else f", {self._foresight}"
+        return f"{self.storage}, {self.cache} {self.slots}{pool}{ahead}"
+
+    @property
+    def _foresight(self) -> str:
+        """Prefetcher, distance and budget, such as `gate 2 ahead, 4096 B a step`."""
+        how = f"{self.prefetch} {self.distance} ahead"
+        if self.prefetch == "noisy-oracle":
+            how += f" at precision {self.precision:g} and recall {self.recall:g}"
+        if self.prefetch_bytes is not None:
+            how += f", {self.prefetch_bytes} B a step"
+        return how

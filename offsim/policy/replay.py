@@ -1,65 +1,13 @@
-"""A trace seen as lookups, and a cache replayed over it without time."""
+"""A cache replayed over a trace without time."""
 
 from collections import Counter
-from collections.abc import Iterator
 from dataclasses import dataclass
-from typing import Any
-
-import numpy.typing as npt
 
 from offsim.policy.cache import ExpertCache
-from offsim.policy.evictions import Key
+from offsim.policy.lookup import future_of, lookups_of, popularity_of
 from offsim.policy.policy import Policy
 from offsim.policy.registry import eviction_named, slots_cache
-from offsim.trace import DECODE, Trace, steps_of
-
-
-@dataclass(frozen=True, slots=True)
-class Lookup:
-    """What one layer asks for in one step.
-
-    Attributes:
-        layer: index of the MoE layer.
-        phase: PREFILL or DECODE.
-        accesses: ids by token, then by slot, repeats included.
-        weights: [accesses] the router's weights.
-    """
-
-    layer: int
-    phase: int
-    accesses: list[int]
-    weights: list[float]
-
-    def wanted(self) -> list[Key]:
-        """The distinct experts, in router order."""
-        return [(self.layer, expert) for expert in dict.fromkeys(self.accesses)]
-
-
-def lookups_of(trace: Trace) -> Iterator[Lookup]:
-    """The lookups of a trace: step by step, layer by layer, a prompt as one step."""
-    at = 0
-    for step in steps_of(trace):
-        weights = trace.weights[at : at + step.tokens]
-        at += step.tokens
-        rows = zip(_by_layer(step.experts), _by_layer(weights), strict=True)
-        for layer, (accesses, given) in enumerate(rows):
-            yield Lookup(layer, step.phase, accesses, given)
-
-
-def _by_layer(array: npt.NDArray[Any]) -> list[list[Any]]:
-    """From [tokens, layers, top_k] to a list a layer, by token and then by slot."""
-    listed: list[list[Any]] = array.swapaxes(0, 1).reshape(array.shape[1], -1).tolist()
-    return listed
-
-
-def future_of(trace: Trace) -> list[list[Key]]:
-    """The distinct experts of every lookup, in order: what an oracle knows."""
-    return [lookup.wanted() for lookup in lookups_of(trace)]
-
-
-def popularity_of(trace: Trace) -> Counter[Key]:
-    """How many lookups asked for each expert."""
-    return Counter(key for lookup in lookups_of(trace) for key in lookup.wanted())
+from offsim.trace import DECODE, Trace
 
 
 def cache_for(policy: Policy, trace: Trace, profile: Trace | None = None) -> ExpertCache:

@@ -13,9 +13,9 @@ from offsim.model.generate import greedy_tokens
 from offsim.model.hook import handled
 from offsim.policy.cache import Decision, ExpertCache
 from offsim.policy.evictions import Key
+from offsim.policy.lookup import popularity_of
 from offsim.policy.policy import Policy
 from offsim.policy.registry import slots_cache
-from offsim.policy.replay import popularity_of
 from offsim.record import RunRecord, StepRecord, Wait
 from offsim.record.times import LayerTimes, StepTimes
 from offsim.runtime.link import Link

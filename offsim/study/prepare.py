@@ -48,8 +48,9 @@ def recorded(
     store: ExpertStore,
     prompts: Sequence[Sequence[int]],
     count: int,
+    lookahead: int = 0,
 ) -> Recorded:
-    """Record the model as the store leaves it.
+    """Record the model as the store leaves it, its routers asked `lookahead` layers ahead too.
 
     An error changes what the router chooses, so each codec and bound has a trace of its own.
     """
@@ -60,4 +61,4 @@ def recorded(
         codec=store.codec.name,
         bound=store.bound,
     )
-    return Recorded(*record(under(model, store), prompts, count, info))
+    return Recorded(*record(under(model, store), prompts, count, info, lookahead))

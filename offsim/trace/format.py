@@ -22,6 +22,9 @@ DTYPES = {
     "position": np.int32,
     "phase": np.uint8,
 }
+OPTIONAL = {"lookahead": np.uint16}
+NOWHERE = 65535
+"""What stands in `lookahead` for layers past the last one."""
 
 
 class TraceInfo(BaseModel):
@@ -59,6 +62,9 @@ class Trace:
         request: [tokens] int32, not falling.
         position: [tokens] int32, place in the request's sequence, from 0, rising by 1.
         phase: [tokens] uint8, 0 prefill, 1 decode; within a request prefill comes first.
+        lookahead: [tokens, layers, distance, top_k] uint16, at distance index d - 1 what the gate
+            of layer l + d chose for the hidden states of layer l, in the router's order; NOWHERE
+            where there is no such layer. None where nothing was predicted.
 
     Raises:
         FormatError: the arrays do not fit together.
@@ -71,11 +77,14 @@ class Trace:
         self.request: npt.NDArray[np.int32] = arrays["request"]
         self.position: npt.NDArray[np.int32] = arrays["position"]
         self.phase: npt.NDArray[np.uint8] = arrays["phase"]
+        self.lookahead: npt.NDArray[np.uint16] | None = arrays.get("lookahead")
         self._check()
+        self._check_lookahead()
 
     def arrays(self) -> dict[str, npt.NDArray[Any]]:
-        """The arrays by their names in the file."""
-        return {name: getattr(self, name) for name in DTYPES}
+        """The arrays that there are, by their names in the file."""
+        arrays = {name: getattr(self, name) for name in (*DTYPES, *OPTIONAL)}
+        return {name: array for name, array in arrays.items() if array is not None}
 
     @property
     def tokens(self) -> int:
@@ -93,11 +102,10 @@ class Trace:
         return int(self.experts.shape[2])
 
     def _check(self) -> None:
-        for name, dtype in DTYPES.items():
-            if getattr(self, name).dtype != dtype:
-                raise FormatError(
-                    f"trace: {name} is {getattr(self, name).dtype}, not {np.dtype(dtype)}"
-                )
+        expected = {**DTYPES, **OPTIONAL}
+        for name, array in self.arrays().items():
+            if array.dtype != expected[name]:
+                raise FormatError(f"trace: {name} is {array.dtype}, not {np.dtype(expected[name])}")
         if self.experts.ndim != 3 or not self.experts.size:
             raise FormatError(f"trace: experts has the shape {self.experts.shape}, not 3 axes")
         if self.weights.shape != self.experts.shape:
@@ -123,6 +131,28 @@ class Trace:
             raise FormatError("trace: tokens are not in order of request and position")
         if (self.phase[1:] < self.phase[:-1])[same].any():
             raise FormatError("trace: a request has prefill tokens after decode tokens")
+
+    def _check_lookahead(self) -> None:
+        ahead = self.lookahead
+        if ahead is None:
+            return
+        distance = ahead.shape[2] if ahead.ndim == 4 else 0
+        if not distance or ahead.shape != (self.tokens, self.layers, distance, self.top_k):
+            raise FormatError(
+                f"trace: lookahead has the shape {ahead.shape}, not [tokens, layers, distance, "
+                "top_k]"
+            )
+        past = np.add.outer(np.arange(self.layers), np.arange(distance) + 1) >= self.layers
+        if (ahead[:, past] != NOWHERE).any():
+            raise FormatError(f"trace: lookahead past the last layer is not {NOWHERE}")
+        ordered = np.sort(ahead[:, ~past], axis=2)
+        limit = self.info.experts_per_layer
+        if (ordered[:, :, -1] >= limit).any():
+            raise FormatError(
+                f"trace: lookahead has expert {ordered.max()} of a layer that has {limit}"
+            )
+        if (ordered[:, :, 1:] == ordered[:, :, :-1]).any():
+            raise FormatError("trace: lookahead has the same expert twice for one token and layer")
 
 
 def save_trace(trace: Trace, path: Path) -> None:
@@ -156,10 +186,12 @@ def load_trace(path: Path) -> Trace:
             text = (file.metadata() or {}).get("offsim-trace")
             if text is None:
                 raise FormatError(f"{path}: not an offsim trace (no offsim-trace metadata)")
-            missing = set(DTYPES) - set(file.keys())
+            present = set(file.keys())
+            missing = set(DTYPES) - present
             if missing:
                 raise FormatError(f"{path}: the trace lacks {', '.join(sorted(missing))}")
-            arrays = {name: _array(file, name, path) for name in DTYPES}
+            known = [*DTYPES, *(OPTIONAL.keys() & present)]
+            arrays = {name: _array(file, name, path) for name in known}
         return Trace(TraceInfo.model_validate(json.loads(text)), **arrays)
     except SafetensorError as error:
         raise FormatError(f"{path}: not a whole safetensors file ({error})") from error

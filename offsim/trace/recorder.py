@@ -11,34 +11,66 @@ from transformers import PreTrainedModel
 from offsim.errors import InputError
 from offsim.model.generate import greedy_tokens
 from offsim.model.hook import Handler, Resident, handled
-from offsim.trace.format import DECODE, PREFILL, Trace, TraceInfo
+from offsim.model.routers import ahead, predicted, router_modules
+from offsim.trace.format import DECODE, NOWHERE, PREFILL, Trace, TraceInfo
 
 
 class Recorder:
     """A handler that notes the router's choice and passes the call on.
 
+    Args:
+        inner: runs the experts.
+        routers: of all MoE layers; none where nothing is predicted.
+        lookahead: how many layers ahead they are asked.
+
     Attributes:
         passes: per forward pass, per layer, ids and weights [tokens, top_k].
+        predictions: per forward pass, per layer, ids [tokens, lookahead, top_k] that the routers
+            of the next layers choose; where `lookahead` is 0, nothing per pass.
     """
 
-    def __init__(self, inner: Handler) -> None:
-        self.inner = inner
+    def __init__(
+        self, inner: Handler, routers: Sequence[torch.nn.Module] = (), lookahead: int = 0
+    ) -> None:
+        self.inner, self.routers, self.lookahead = inner, routers, lookahead
         self.passes: list[list[tuple[torch.Tensor, torch.Tensor]]] = []
+        self.predictions: list[list[torch.Tensor]] = []
+        self._checked: set[int] = set()
 
     def begin(self, _: int) -> None:
         """A forward pass starts."""
         self.passes.append([])
+        self.predictions.append([])
 
     def __call__(
         self, layer: int, hidden: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor
     ) -> torch.Tensor:
         """Note one layer of a pass, then run it."""
         self.passes[-1].append((ids, weights))
+        if self.lookahead:
+            self.predictions[-1].append(self._predicted(layer, hidden, ids))
         return self.inner(layer, hidden, ids, weights)
+
+    def _predicted(self, layer: int, hidden: torch.Tensor, ids: torch.Tensor) -> torch.Tensor:
+        """Ids [tokens, lookahead, top_k], NOWHERE past the last layer."""
+        if layer not in self._checked:  # once: a model may give its router other hidden states
+            self._checked.add(layer)
+            if not torch.equal(predicted(self.routers[layer], hidden), ids):
+                raise InputError(
+                    f"{type(self.routers[layer]).__name__} of MoE layer {layer} cannot be asked "
+                    "ahead: it does not choose by the hidden states that the experts are given"
+                )
+        found = ahead(self.routers, layer, hidden, self.lookahead)
+        found += [torch.full_like(ids, NOWHERE)] * (self.lookahead - len(found))
+        return torch.stack(found, 1)
 
 
 def record(
-    model: PreTrainedModel, prompts: Sequence[Sequence[int]], count: int, info: TraceInfo
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    count: int,
+    info: TraceInfo,
+    lookahead: int = 0,
 ) -> tuple[Trace, list[list[int]]]:
     """Record the router while the model answers prompts greedily, one after the other.
 
@@ -48,25 +80,35 @@ def record(
         count: tokens written for each, at least one; the last is not computed on, so a request has
             len(prompt) + count - 1 rows.
         info: metadata of the trace.
+        lookahead: how many layers ahead the routers are asked with the hidden states that a
+            layer's experts are called with; 0 leaves the array out.
 
     Returns:
         The trace, and the tokens written for each request.
 
     Raises:
-        InputError: no prompt, or no token to write.
+        InputError: no prompt, or no token to write; or the routers are to be asked ahead and
+            cannot be found or asked.
     """
     if not prompts or count < 1:
         raise InputError(f"a trace of {len(prompts)} prompts and {count} tokens has nothing in it")
-    recorder = Recorder(Resident(model))
+    if lookahead < 0:
+        raise InputError(f"lookahead is a number of layers, not {lookahead}")
+    routers = router_modules(model) if lookahead else []
+    recorder = Recorder(Resident(model), routers, lookahead)
     written, rows = [], []
     with handled(model, recorder):
         for request, prompt in enumerate(prompts):
             recorder.passes.clear()
+            recorder.predictions.clear()
             written.append(greedy_tokens(model, prompt, count, before=recorder.begin))
             position = 0
             for step, layers in enumerate(recorder.passes):
                 ids, weights = (torch.stack(part, 1) for part in zip(*layers, strict=True))
-                rows.append(_rows(request, position, DECODE if step else PREFILL, ids, weights))
+                row = _rows(request, position, DECODE if step else PREFILL, ids, weights)
+                if lookahead:
+                    row["lookahead"] = _ids(torch.stack(recorder.predictions[step], 1))
+                rows.append(row)
                 position += len(ids)
     arrays = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
     return Trace(info, **arrays), written
@@ -78,9 +120,13 @@ def _rows(
     """The rows of one pass, by name."""
     tokens = len(ids)
     return {
-        "experts": ids.cpu().numpy().astype(np.uint16),
+        "experts": _ids(ids),
         "weights": weights.float().cpu().numpy().astype(np.float16),
         "request": np.full(tokens, request, np.int32),
         "position": np.arange(position, position + tokens, dtype=np.int32),
         "phase": np.full(tokens, phase, np.uint8),
     }
+
+
+def _ids(ids: torch.Tensor) -> npt.NDArray[np.uint16]:
+    return ids.cpu().numpy().astype(np.uint16)

@@ -132,3 +132,26 @@ def test_help_has_an_example(
 ) -> None:
     assert run(monkeypatch, "trace", command, "--help") == 0
     assert f"Example: offsim trace {command}" in capsys.readouterr().out
+
+
+def test_record_asks_the_gates_ahead(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], files: dict[str, str]
+) -> None:
+    command = "trace record --out {out} --requests 1 --tokens 2"
+    found = []
+    for option in ("", " --lookahead 2"):
+        assert run(monkeypatch, *asked(command + option, files)) == 0
+        assert "9 layers, top-2" in capsys.readouterr().out
+        found.append(load_trace(Path(files["out"])))
+    plain, ahead = found
+    np.testing.assert_array_equal(plain.experts, ahead.experts)
+    assert plain.lookahead is None
+    assert ahead.lookahead is not None
+    assert ahead.lookahead.shape == (ahead.tokens, 9, 2, 2)
+
+
+def test_a_negative_lookahead_is_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], files: dict[str, str]
+) -> None:
+    assert run(monkeypatch, *asked("trace record --out {out} --lookahead -1", files)) == 2
+    assert "--lookahead" in capsys.readouterr().err

@@ -9,9 +9,30 @@ def test_text() -> None:
     assert str(Policy(codec="cuszp", bound=1e-3, slots=2)) == "cuszp 0.001, lru 2"
 
 
+def test_text_names_the_prefetcher_where_there_is_one() -> None:
+    assert str(Policy(distance=2, prefetch_bytes=7, recall=0.5)) == "raw, lru 4"
+    assert str(Policy(prefetch="gate")) == "raw, lru 4, gate 1 ahead"
+    bounded = Policy(prefetch="transition", distance=2, prefetch_bytes=0)
+    assert str(bounded) == "raw, lru 4, transition 2 ahead, 0 B a step"
+    noisy = Policy(prefetch="noisy-oracle", precision=0.5, recall=0.25)
+    assert str(noisy) == "raw, lru 4, noisy-oracle 1 ahead at precision 0.5 and recall 0.25"
+
+
 @pytest.mark.parametrize(
     "fields",
-    [{"bound": -1.0}, {"bound": float("nan")}, {"bound": float("inf")}, {"slots": -1}, {"slot": 1}],
+    [
+        {"distance": 0},
+        {"prefetch_bytes": -1},
+        {"precision": 0.0},
+        {"precision": 1.1},
+        {"recall": -0.1},
+        {"recall": float("nan")},
+        {"bound": -1.0},
+        {"bound": float("nan")},
+        {"bound": float("inf")},
+        {"slots": -1},
+        {"slot": 1},
+    ],
     ids=str,
 )
 def test_fields_that_cannot_be_are_refused(fields: dict[str, float]) -> None:

@@ -241,3 +241,83 @@ def test_a_global_lru_that_a_token_sweeps_never_hits_in_decoding() -> None:
         for capacity in range(1, 7)
     ]
     assert rates == [0, 0, 0, 0, 0.5, 1]
+
+
+ANY = 10**9
+
+
+def one(_: object) -> int:
+    return 1
+
+
+def test_a_prefetched_expert_hits() -> None:
+    cache = slots_cache("lru", layers=2, slots=2)
+    cache.lookup(0, [0, 1])
+    assert cache.fetch([(1, 3), (1, 0)], one, ANY) == ([(1, 3), (1, 0)], [(), ()], ANY - 2)
+    assert cache.lookup(1, [0, 3]) == Decision(1, (0, 3), ())
+
+
+def test_who_leaves_for_a_prefetched_expert_is_who_leaves_for_a_miss() -> None:
+    cache = slots_cache("lru", layers=2, slots=2)
+    cache.lookup(1, [0])
+    cache.lookup(1, [1])
+    assert cache.fetch([(1, 3)], one, ANY) == ([(1, 3)], [((1, 0),)], ANY - 1)
+    assert cache.lookup(1, [0]).evicted == (((1, 1),),), "3 came last"
+
+
+def test_residents_are_passed_over_and_cost_nothing() -> None:
+    cache = slots_cache("lru", layers=1, slots=3)
+    cache.lookup(0, [0, 1])
+    assert cache.fetch([(0, 1), (0, 2), (0, 2)], one, 1) == ([(0, 2)], [()], 0)
+
+
+def test_the_first_that_exceeds_the_budget_ends_a_prefetch() -> None:
+    size = {0: 5, 1: 9, 2: 1}
+    cache = slots_cache("lru", layers=1, slots=4)
+    fetched = cache.fetch([(0, 0), (0, 1), (0, 2)], lambda key: size[key[1]], 10)
+    assert fetched == ([(0, 0)], [()], 5), "1 takes more than the 5 that are left"
+    assert cache.fetch([(0, 2)], one, 0) == ([], [], 0)
+
+
+def test_candidates_do_not_leave_for_each_other() -> None:
+    cache = slots_cache("lru", layers=2, slots=2)
+    cache.lookup(1, [0, 1])
+    # 1 is the younger; 0 is older but wanted next, and nobody is left to make room for 3.
+    assert cache.fetch([(1, 2), (1, 0), (1, 3)], one, ANY) == ([(1, 2)], [((1, 1),)], ANY - 1)
+
+
+def test_what_was_prefetched_stays_until_its_layer_asks() -> None:
+    cache = slots_cache("lru", layers=3, slots=1)
+    assert cache.fetch([(1, 0)], one, ANY)[0] == [(1, 0)]
+    assert cache.fetch([(1, 2)], one, ANY) == ([], [], ANY), "0 of layer 1 was not asked for yet"
+    cache.lookup(0, [0])
+    assert cache.fetch([(1, 2), (2, 0)], one, ANY)[0] == [(2, 0)], "passed over, not ended"
+    assert cache.lookup(1, [3]) == Decision(1, (), (3,), (((1, 0),),)), "it may leave now"
+
+
+def test_a_miss_finds_no_room_beside_what_other_layers_wait_for() -> None:
+    cache = slots_cache("lru", layers=2, slots=1, scope="global")
+    cache.fetch([(1, 0), (1, 1)], one, ANY)
+    assert cache.lookup(0, [0]) == Decision(0, (), (0,), ((),), (0,))
+    assert cache.lookup(1, [1]) == Decision(1, (1,), ())
+    assert cache.lookup(0, [0]) == Decision(0, (), (0,), (((1, 0),),))
+
+
+def test_nobody_leaves_for_a_candidate_that_finds_no_room_in_the_end() -> None:
+    size = {0: 10, 1: 10, 2: 10, 3: 25, 4: 31}
+    cache = cache_of("lru", [30], lambda key: size[key[1]])
+    cache.lookup(0, [0, 1])
+    cache.fetch([(1, 2)], one, ANY)
+    assert cache.fetch([(1, 3), (1, 4)], one, ANY) == ([], [], ANY), "20 of 30 may leave"
+    assert cache.lookup(0, [0, 1]).hits == (0, 1)
+    cache.lookup(1, [2])
+    everyone = ((0, 0), (0, 1), (1, 2))
+    assert cache.fetch([(1, 3)], one, ANY) == ([(1, 3)], [everyone], ANY - 1)
+
+
+def test_nobody_leaves_in_vain_beside_pins() -> None:
+    size = {0: 10, 1: 10, 2: 15}
+    sizes = cache_of("pinned", [20], lambda key: size[key[1]], popularity={(0, 0): 1})
+    sizes.lookup(0, [0, 1])
+    assert sizes.fetch([(0, 2)], one, ANY) == ([], [], ANY)
+    assert sizes.lookup(0, [0, 1]).hits == (0, 1)

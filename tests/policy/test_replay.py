@@ -4,31 +4,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from offsim.policy.lookup import future_of
 from offsim.policy.policy import Policy
 from offsim.policy.registry import cache_of
-from offsim.policy.replay import cache_for, future_of, lookups_of, popularity_of, replay
+from offsim.policy.replay import cache_for, replay
 from offsim.trace import DECODE, PREFILL, Trace
 from offsim.trace.format import TraceInfo
 from tests.builders import TOY
 
 NBYTES = 13_219_200
 MIB = 1 << 20
-
-
-def test_lookups_of_a_trace() -> None:
-    first, second, *_ = lookups_of(TOY)
-    assert (first.layer, first.phase, first.accesses) == (0, PREFILL, [0, 1])
-    assert first.weights == [0.5, 0.5]
-    assert second.wanted() == [(1, 2), (1, 3)]
-    assert len(list(lookups_of(TOY))) == 5 * 3
-    assert future_of(TOY)[:2] == [[(0, 0), (0, 1)], [(1, 2), (1, 3)]]
-
-
-def test_popularity_counts_lookups() -> None:
-    count = popularity_of(TOY)
-    assert count[0, 1] == 5
-    assert count[0, 2] == 1
-    assert count.total() == 5 * 3 * 2
 
 
 def test_a_hand_count() -> None:

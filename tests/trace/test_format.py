@@ -9,7 +9,7 @@ from safetensors.numpy import save_file
 
 from offsim.errors import FormatError, InputError
 from offsim.trace import Trace, load_trace, save_trace
-from offsim.trace.format import DTYPES, TraceInfo
+from offsim.trace.format import DTYPES, NOWHERE, TraceInfo
 
 from .traces import INFO, small_arrays, small_trace
 
@@ -237,3 +237,67 @@ def test_wrong_bytes_of_a_layer(tmp_path: Path, sizes: object, message: str) -> 
     with pytest.raises(FormatError, match=message) as caught:
         load_trace(tmp_path / "x.trace")
     assert str(caught.value).startswith(str(tmp_path / "x.trace"))
+
+
+def ahead(distance: int = 2) -> np.ndarray:
+    """Of the small trace, which has two layers: the gate of the second one, seen from the first."""
+    lookahead = np.full((6, 2, distance, 2), NOWHERE, np.uint16)
+    lookahead[:, 0, 0] = [[2, 3], [0, 2], [2, 0], [3, 1], [1, 2], [3, 2]]
+    return lookahead
+
+
+@pytest.mark.parametrize("distance", [1, 2])
+def test_lookahead_comes_back(tmp_path: Path, distance: int) -> None:
+    trace = small_trace(lookahead=ahead(distance))
+    assert set(trace.arrays()) == {*DTYPES, "lookahead"}
+    save_trace(trace, tmp_path / "x.trace")
+    again = load_trace(tmp_path / "x.trace").lookahead
+    assert again is not None
+    assert again.dtype == np.uint16
+    np.testing.assert_array_equal(again, ahead(distance))
+
+
+def test_a_trace_without_lookahead_is_written_as_before(tmp_path: Path) -> None:
+    assert set(small_trace(lookahead=None).arrays()) == set(DTYPES)
+    save_trace(small_trace(), tmp_path / "x.trace")
+    assert b"lookahead" not in (tmp_path / "x.trace").read_bytes()
+    assert load_trace(tmp_path / "x.trace").lookahead is None
+
+
+def test_a_layer_may_have_so_many_experts_that_an_id_is_all_ones() -> None:
+    lookahead = ahead()
+    lookahead[0, 0, 0, 1] = 65535
+    info = INFO.model_copy(update={"experts_per_layer": 65536})
+    assert Trace(info, **small_arrays(), lookahead=lookahead).lookahead is lookahead
+
+
+def wrong(index: tuple[int, ...], value: int) -> np.ndarray:
+    lookahead = ahead()
+    lookahead[index] = value
+    return lookahead
+
+
+BAD_AHEAD = {
+    "id too large": (wrong((3, 0, 0, 0), 4), "lookahead has expert 4 of a layer that has 4"),
+    "no id where there is a layer": (wrong((3, 0, 0, 0), NOWHERE), "has expert 65535 of a layer"),
+    "id past the last layer": (wrong((3, 1, 0, 0), 1), "past the last layer is not 65535"),
+    "id two past the last layer": (wrong((3, 0, 1, 1), 0), "past the last layer is not 65535"),
+    "expert twice": (wrong((0, 0, 0, 0), 3), "the same expert twice"),
+    "a token too few": (ahead()[1:], r"has the shape \(5, 2, 2, 2\)"),
+    "three axes": (ahead()[:, :, 0], r"has the shape \(6, 2, 2\)"),
+    "no distance": (ahead()[:, :, :0], r"has the shape \(6, 2, 0, 2\)"),
+    "one slot": (ahead()[..., :1], r"has the shape \(6, 2, 2, 1\)"),
+    "dtype": (ahead().astype(np.int32), "lookahead is int32, not uint16"),
+}
+
+
+@pytest.mark.parametrize("case", BAD_AHEAD)
+def test_lookahead_that_does_not_fit(tmp_path: Path, case: str) -> None:
+    lookahead, message = BAD_AHEAD[case]
+    with pytest.raises(FormatError, match=message):
+        small_trace(lookahead=lookahead)
+    path = tmp_path / "x.trace"
+    write(path, {**small_arrays(), "lookahead": lookahead})
+    with pytest.raises(FormatError, match=message) as caught:
+        load_trace(path)
+    assert str(caught.value).startswith(str(path))

@@ -1,11 +1,15 @@
 from pathlib import Path
 
 import numpy as np
+import pytest
 import torch
 from transformers import PreTrainedModel
 
+from offsim.errors import InputError
 from offsim.model.hook import Resident
+from offsim.model.routers import router_modules
 from offsim.trace import DECODE, PREFILL, load_trace, save_trace, steps_of
+from offsim.trace.format import NOWHERE
 from offsim.trace.recorder import Recorder, record
 
 from .traces import INFO
@@ -101,3 +105,64 @@ def test_recorder_passes_the_call_on(tiny_model: PreTrainedModel) -> None:
     ((noted_ids, noted_weights),) = recorder.passes[0]
     assert torch.equal(noted_ids, ids)
     assert torch.equal(noted_weights, weights)
+
+
+def test_nothing_is_predicted_unless_asked_for(tiny_model: PreTrainedModel) -> None:
+    assert record(tiny_model, PROMPTS, COUNT, INFO)[0].lookahead is None
+
+
+@pytest.mark.parametrize("distance", [1, 2, 4])
+def test_lookahead_is_what_later_routers_say_to_the_hidden_states_of_a_layer(
+    tiny_model: PreTrainedModel, distance: int
+) -> None:
+    given: list[torch.Tensor] = []
+    hooks = [
+        router.register_forward_pre_hook(lambda _module, args: given.append(args[0]))
+        for router in routers(tiny_model)
+    ]
+    plain, written = record(tiny_model, PROMPTS, COUNT, INFO)
+    for hook in hooks:
+        hook.remove()
+    trace, again = record(tiny_model, PROMPTS, COUNT, INFO, lookahead=distance)
+    assert again == written
+    np.testing.assert_array_equal(trace.experts, plain.experts)
+    assert trace.lookahead is not None
+    assert trace.lookahead.shape == (trace.tokens, 3, distance, 2)
+    for layer in range(3):
+        hidden = torch.cat([part.reshape(-1, 32) for part in given[layer::3]])
+        for ahead in range(1, distance + 1):
+            found = trace.lookahead[:, layer, ahead - 1]
+            if layer + ahead < 3:
+                logits = torch.nn.functional.linear(
+                    hidden, routers(tiny_model)[layer + ahead].weight
+                )
+                np.testing.assert_array_equal(found, logits.topk(2).indices.numpy())
+            else:
+                assert (found == NOWHERE).all()
+    own = plain.experts[:, 1:]
+    right = (trace.lookahead[:, :-1, 0, :, None] == own[:, :, None]).any(3).mean()
+    assert 0.5 < right < 1, "a guess, better than the half that chance has"
+
+
+def test_a_recording_with_lookahead_is_saved_and_loaded(
+    tiny_model: PreTrainedModel, tmp_path: Path
+) -> None:
+    trace, _ = record(tiny_model, PROMPTS, COUNT, INFO, lookahead=2)
+    save_trace(trace, tmp_path / "x.trace")
+    assert trace.lookahead is not None
+    again = load_trace(tmp_path / "x.trace").lookahead
+    assert again is not None
+    np.testing.assert_array_equal(again, trace.lookahead)
+
+
+def test_a_negative_lookahead_is_refused(tiny_model: PreTrainedModel) -> None:
+    with pytest.raises(InputError, match="lookahead is a number of layers, not -1"):
+        record(tiny_model, PROMPTS, COUNT, INFO, lookahead=-1)
+
+
+def test_a_router_that_sees_other_hidden_states_is_refused(tiny_model: PreTrainedModel) -> None:
+    recorder = Recorder(Resident(tiny_model), router_modules(tiny_model), 1)
+    recorder.begin(0)
+    hidden = torch.randn(2, 32, generator=torch.Generator().manual_seed(0))
+    with pytest.raises(InputError, match="does not choose by the hidden states that the experts"):
+        recorder(1, hidden, torch.tensor([[0, 0], [0, 0]]), torch.full((2, 2), 0.5))

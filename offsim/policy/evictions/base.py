@@ -49,15 +49,20 @@ class Eviction(ABC):
 
     @abstractmethod
     def admit(self, key: Key, nbytes: int) -> None:
-        """An expert that was not resident is now."""
+        """An expert that was not resident is now: in a lookup that missed it, or prefetched."""
 
     @abstractmethod
     def victim(self, keep: Container[Key]) -> Key | None:
         """Who leaves next; it is gone for this policy. None where all must be kept.
 
         Args:
-            keep: experts of the present lookup, which never leave.
+            keep: experts of the present lookup or prefetch, and those that were prefetched and not
+                asked for yet: they never leave.
         """
+
+    def may_leave(self, key: Key) -> bool:
+        """Whether a resident expert leaves at all, sooner or later."""
+        return True
 
     def used(  # noqa: B027  # what many have no use for
         self, keys: Sequence[Key], weights: Sequence[float]

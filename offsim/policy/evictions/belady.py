@@ -45,7 +45,8 @@ class Belady(Eviction):
         self._lookup += 1
 
     def _next_use(self, key: Key) -> float:
-        uses = self._uses[key]
-        while uses and uses[0] <= self._lookup:
+        """The next lookup that asks for it; the present one does not, or it had to be kept."""
+        uses = self._uses.get(key)  # none at all of what was prefetched in vain
+        while uses and uses[0] < self._lookup:
             uses.popleft()
         return uses[0] if uses else NEVER

@@ -32,6 +32,10 @@ class Pinned(Lru):
         if key not in self._pinned:
             super().admit(key, nbytes)
 
+    def may_leave(self, key: Key) -> bool:
+        """All but the pinned ones."""
+        return key in self._recency
+
     def used(self, keys: Sequence[Key], weights: Sequence[float]) -> None:
         """The others are the youngest."""
         super().used([key for key in keys if key not in self._pinned], weights)

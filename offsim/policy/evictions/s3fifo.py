@@ -43,7 +43,8 @@ class S3Fifo(Eviction):
         """From the small queue while it is over its share, else from the main one."""
         full = sum(self._small.values()) >= SMALL_SHARE * self.facts.capacity
         first, second = (self._small, self._main) if full else (self._main, self._small)
-        return self._from(first, keep) or self._from(second, keep)
+        # The small queue may have moved all that it could give up into the main one.
+        return self._from(first, keep) or self._from(second, keep) or self._from(self._main, keep)
 
     def _from(self, queue: dict[Key, int], keep: Container[Key]) -> Key | None:
         """The first of a queue that neither must stay nor has earned another round."""

@@ -1,13 +1,9 @@
 """The fast engine as an object."""
 
-
-from offsim.record.events import STAGES
 from offsim.simulate.fast.memory import fresh_memory
-from offsim.simulate.fast.state import NOW, fresh_state, with_room
+from offsim.simulate.fast.state import NOW, fresh_state, load_clocks, machine_array, with_room
 from offsim.simulate.fast.steps import run_steps
 from offsim.simulate.plan import Clocks, LoadClocks, Machine, Plan
-
-LINK = STAGES.index("link")
 
 
 class FastEngine:
@@ -20,6 +16,7 @@ class FastEngine:
 
     def __init__(self, machine: Machine, *, events: bool = True) -> None:
         self.machine, self.events = machine, events
+        self._m = machine_array(machine)
         self._state = fresh_state(machine)
         self._loads = 0
 
@@ -33,14 +30,11 @@ class FastEngine:
         self._loads = plan.first_load + len(plan.kind)
         self._state = with_room(self._state, self._loads)
         clocks = Clocks.of(plan, events=self.events)
-        memory = fresh_memory(plan)
-        if self.events:
-            memory = memory._replace(keys=memory.keys[:0])
-        run_steps(self.machine, plan, self._state, clocks, memory)
+        # A layer that is found again leaves no events.
+        memory = fresh_memory(plan._replace(recurs=plan.recurs and not self.events))
+        run_steps(self.machine, self._m, plan, self._state, clocks, memory)
         return clocks
 
     def loads(self) -> LoadClocks:
         """All loads so far; none where events are not kept."""
-        rows = slice(0, self._loads if self.events else 0)
-        state = self._state
-        return LoadClocks(state.asked[rows], state.served[rows], state.done[rows, LINK])
+        return load_clocks(self._state, self._loads if self.events else 0)

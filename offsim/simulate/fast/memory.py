@@ -10,7 +10,7 @@ import numpy as np
 from offsim.record.events import STAGES
 from offsim.simulate.clock import Ints
 from offsim.simulate.fast.stations import compiled
-from offsim.simulate.plan import NONE, Plan
+from offsim.simulate.plan import NONE, Ids, Plan
 
 PLACES = 1 << 16
 FULL_AT = PLACES * 3 // 4
@@ -52,22 +52,28 @@ def fresh_memory(plan: Plan) -> Memory:
 
 
 @compiled
-def key_of(plan: Plan, memory: Memory, lookup: int) -> int:
+def key_of(
+    memory: Memory,
+    run: Ids,
+    kind: Ids,
+    first_use: int,
+    last_use: int,
+    first_load: int,
+    last_load: int,
+) -> int:
     """A number above 0 for each different layer; 0 for one that is not remembered."""
-    first = plan.uses_to[lookup - 1] if lookup else 0
-    load = plan.loads_to[lookup - 1] if lookup else 0
-    last = plan.uses_to[lookup]
-    if plan.loads_to[lookup] - load > memory.most_loads or first == last:
+    misses = last_load - first_load
+    if misses > memory.most_loads or first_use == last_use:
         return 0
-    run = plan.run[first]
-    for use in range(first + 1, last):
-        if plan.run[use] != run:
+    how = run[first_use]
+    for use in range(first_use + 1, last_use):
+        if run[use] != how:
             return 0
     key = 0
-    for at in range(load, plan.loads_to[lookup]):
-        key = key * memory.bases[0] + plan.kind[at] + 1
-    hits = last - first - (plan.loads_to[lookup] - load)
-    return (key * memory.bases[1] + hits) * memory.bases[2] + run + 1
+    for load in range(first_load, last_load):
+        key = key * memory.bases[0] + kind[load] + 1
+    hits = last_use - first_use - misses
+    return (key * memory.bases[1] + hits) * memory.bases[2] + how + 1
 
 
 @compiled

@@ -1,128 +1,93 @@
-"""Where the fast engine stands: arrays that compiled code reads and writes."""
+"""Where the fast engine stands: a few whole-number arrays that compiled code reads and writes.
 
-from typing import Any, NamedTuple
+Few, because compiled code pays for every array that it hands on. What would be attributes of
+objects are columns here.
+"""
+
+from typing import NamedTuple
 
 import numpy as np
-import numpy.typing as npt
 
 from offsim.record.events import STAGES
 from offsim.simulate.clock import Ints
-from offsim.simulate.plan import NONE, Machine
+from offsim.simulate.plan import NONE, LoadClocks, Machine
 
 NEVER = np.iinfo(np.int64).max
-# Places in State.at: what a Python object would hold as attributes.
+COUNT = len(STAGES)
+
+# Places in State.at. NOW, ps; LIVE: loads on their path; ACTIVE: servers not idle; SERVING:
+# decoders that contend with compute; WORKING: whether compute works, with LEFT ps of undisturbed
+# work since SINCE, and its end UNTIL; COLD: of the last layer, ps; POKED: a bit for each stage
+# where something may start in this instant.
 NOW, LIVE, ACTIVE, SERVING, WORKING, LEFT, SINCE, UNTIL, COLD, POKED, SCALARS = range(11)
+
+# Columns of State.servers. STATION: the stage that it serves; MODE: one of the three below; FRESH:
+# whether it became idle in this instant; ENDS: when it is through with what it does, NEVER where
+# idle; JOB: the load that it serves; WORK: undisturbed ps since BEGAN.
+STATION, MODE, FRESH, ENDS, JOB, WORK, BEGAN, SERVER = range(8)
 IDLE, WAKING, BUSY = range(3)
+
+# Columns of State.loads. CHUNKS: parts that it moves in; URGENT: asked for now; GONE: given up;
+# READY, ASKED: ps; then for each stage STAGE: ps of all chunks, 0 where not on the path; DONE:
+# chunks that were served; SERVED: being served; START, END: of the first and last chunk, ps.
+CHUNKS, URGENT, GONE, READY, ASKED, STAGE = range(6)
+DONE, SERVED, START, END, LOAD = (STAGE + COUNT * at for at in range(1, 6))
+
+# Places in the machine as an array: numbers as in `offsim.simulate.plan.Machine`.
+SUBMIT, WAKE, DECODER, COMPUTE_RATE, DECODE_RATE, PIPELINED, HANDOVER = range(7)
+SERVERS, MACHINE = HANDOVER + COUNT, HANDOVER + 2 * COUNT
 FIRST_ROOM = 64
 
 
 class State(NamedTuple):
-    """Servers, and the loads that were asked for. Times in ps.
+    """Servers, and the loads that were asked for.
 
     Attributes:
-        at: [SCALARS] NOW; LIVE: loads on their path; ACTIVE: servers not idle; SERVING: decoders
-            that contend with compute; WORKING: whether compute does, with LEFT undisturbed work
-            since SINCE, and its end UNTIL; COLD: of the last layer; POKED: stations to look at.
-        station: [servers] stage that each serves, rising.
-        mode: [servers] IDLE, WAKING or BUSY.
-        fresh: [servers] whether it became idle in this instant.
-        until: [servers] end of what it does, NEVER where idle.
-        job: [servers] load that it serves.
-        left: [servers] undisturbed work since `since`; of the decoders that contend.
-        since: [servers] see there.
-        poked: [stages] whether something may start there in this instant.
-        live: [room] ids of the loads on their path, oldest first.
-        stages: [loads, stages] work in each stage, all chunks together; 0: not on its path.
-        chunks: [loads] how many.
-        done: [loads, stages] chunks that were served.
-        serving: [loads, stages] whether it is being served.
-        urgent: [loads] whether it is asked for now.
-        gone: [loads] whether it was given up.
-        ready: [loads] when it was, NONE before.
-        asked: [loads] when it was asked for.
-        served: [loads, stages, 2] start of the first and end of the last chunk.
+        at: [SCALARS]
+        servers: [servers, SERVER] of the first stage, then of the second and so on.
+        loads: [loads, LOAD]; a row means something once its load was asked for.
+        live: [loads] ids of the loads on their path, oldest first.
     """
 
     at: Ints
-    station: Ints
-    mode: Ints
-    fresh: Ints
-    until: Ints
-    job: Ints
-    left: Ints
-    since: Ints
-    poked: Ints
+    servers: Ints
+    loads: Ints
     live: Ints
-    stages: Ints
-    chunks: Ints
-    done: Ints
-    serving: npt.NDArray[np.bool_]
-    urgent: npt.NDArray[np.bool_]
-    gone: npt.NDArray[np.bool_]
-    ready: Ints
-    asked: Ints
-    served: Ints
 
 
-LOADS = (
-    "live",
-    "stages",
-    "chunks",
-    "done",
-    "serving",
-    "urgent",
-    "gone",
-    "ready",
-    "asked",
-    "served",
-)
-"""Fields with a row a load. What is not yet asked for is not yet filled in."""
+def machine_array(machine: Machine) -> Ints:
+    """[MACHINE] a machine without its cooling."""
+    m = machine
+    numbers = [m.submit, m.wake, m.decoder, m.compute_rate, m.decode_rate, int(m.pipelined)]
+    return np.concatenate((numbers, m.handover, m.servers)).astype(np.int64)
 
 
 def fresh_state(machine: Machine) -> State:
     """Everything idle at time 0."""
-    station = np.repeat(np.arange(len(STAGES)), machine.servers)
     at = np.zeros(SCALARS, np.int64)
     at[UNTIL] = NEVER
-
-    def by_server(value: int = 0) -> Ints:
-        return np.full(len(station), value, np.int64)
-
-    return State(
-        at,
-        station,
-        by_server(IDLE),
-        by_server(),
-        by_server(NEVER),
-        by_server(NONE),
-        by_server(),
-        by_server(),
-        np.zeros(len(STAGES), np.int64),
-        **_rows(FIRST_ROOM),
-    )
+    servers = np.zeros((int(machine.servers.sum()), SERVER), np.int64)
+    servers[:, STATION] = np.repeat(np.arange(COUNT), machine.servers)
+    servers[:, ENDS], servers[:, JOB] = NEVER, NONE
+    return State(at, servers, *_room(FIRST_ROOM))
 
 
-def _rows(loads: int) -> dict[str, npt.NDArray[Any]]:
-    stages = len(STAGES)
-    shapes = {
-        "stages": (loads, stages),
-        "done": (loads, stages),
-        "serving": (loads, stages),
-        "served": (loads, stages, 2),
-    }
-    flags = {"serving", "urgent", "gone"}
-    return {
-        name: np.empty(shapes.get(name, loads), np.bool_ if name in flags else np.int64)
-        for name in LOADS
-    }
+def _room(loads: int) -> tuple[Ints, Ints]:
+    return np.empty((loads, LOAD), np.int64), np.empty(loads, np.int64)
 
 
 def with_room(state: State, loads: int) -> State:
     """The same state with room for ids below `loads`."""
-    have = len(state.ready)
+    have = len(state.live)
     if loads <= have:
         return state
-    rows = _rows(max(loads, 2 * have))
-    for name, array in rows.items():
-        array[:have] = getattr(state, name)
-    return state._replace(**rows)
+    more, live = _room(max(loads, 2 * have))
+    more[:have], live[:have] = state.loads, state.live
+    return state._replace(loads=more, live=live)
+
+
+def load_clocks(state: State, loads: int) -> LoadClocks:
+    """When the first so many loads happened."""
+    rows, link = state.loads[:loads], STAGES.index("link")
+    served = np.stack((rows[:, START : START + COUNT], rows[:, END : END + COUNT]), 2)
+    return LoadClocks(rows[:, ASKED], served, rows[:, DONE + link])

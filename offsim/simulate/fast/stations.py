@@ -2,195 +2,122 @@
 
 An instant goes in two parts: `ends` settles everything that ends at it, `starts` begins what can
 begin. Between the two compute does what it does at that instant.
+
+Arguments, in all functions: `m` [MACHINE], and `at`, `servers`, `loads`, `live` as in `State`.
 """
 
 import numba
 
-from offsim.simulate.clock import UNDISTURBED, served, stretched
+from offsim.simulate.clock import UNDISTURBED, Ints, served, stretched
 from offsim.simulate.fast.state import (
     ACTIVE,
+    ASKED,
+    BEGAN,
     BUSY,
+    CHUNKS,
+    COMPUTE_RATE,
+    COUNT,
+    DECODE_RATE,
+    DECODER,
+    DONE,
+    END,
+    ENDS,
+    FRESH,
+    GONE,
+    HANDOVER,
     IDLE,
+    JOB,
     LEFT,
     LIVE,
+    MODE,
     NEVER,
     NOW,
+    PIPELINED,
     POKED,
+    READY,
+    SERVED,
+    SERVERS,
     SERVING,
     SINCE,
+    STAGE,
+    START,
+    STATION,
     UNTIL,
+    URGENT,
     WAKING,
+    WORK,
     WORKING,
-    State,
 )
-from offsim.simulate.plan import NONE, Machine
+from offsim.simulate.plan import NONE
 
 compiled = numba.njit(cache=True, error_model="numpy")
-inlined = numba.njit(cache=True, error_model="numpy", inline="always")
-stretch = numba.njit(cache=True)(stretched)
-serve = numba.njit(cache=True)(served)
+stretch = compiled(stretched)
+serve = compiled(served)
 
 
 @compiled
-def next_end(st: State) -> int:
-    """When the next server ends what it does, ps; NEVER where all are idle."""
+def next_end(servers: Ints) -> int:
+    """When the next server is through with what it does, ps; NEVER where all are idle."""
     first = NEVER
-    for server in range(len(st.until)):
-        first = min(first, st.until[server])
+    for server in range(len(servers)):
+        first = min(first, servers[server, ENDS])
     return first
 
 
 @compiled
-def ask(m: Machine, st: State, load: int, urgent: bool) -> None:
+def ask(at: Ints, loads: Ints, live: Ints, load: int, urgent: bool) -> None:
     """Start a load on its path; its stages and chunks are filled in."""
-    stages = len(st.poked)
-    st.urgent[load], st.gone[load] = urgent, False
-    st.ready[load], st.asked[load] = NONE, st.at[NOW]
-    for stage in range(stages):
-        st.done[load, stage], st.serving[load, stage] = 0, False
-        st.served[load, stage, 0] = st.served[load, stage, 1] = NONE
-    st.live[st.at[LIVE]] = load
-    st.at[LIVE] += 1
-    _skip(st, load, 0)
-    _poke_next(st, load, 0)
+    loads[load, URGENT], loads[load, GONE] = urgent, False
+    loads[load, READY], loads[load, ASKED] = NONE, at[NOW]
+    for stage in range(COUNT):
+        loads[load, DONE + stage] = loads[load, SERVED + stage] = 0
+        loads[load, START + stage] = loads[load, END + stage] = NONE
+    live[at[LIVE]] = load
+    at[LIVE] += 1
+    _skip(loads, load, 0)
+    _poke_next(at, loads, load, 0)
 
 
 @compiled
-def drop(st: State, load: int) -> None:
+def drop(at: Ints, loads: Ints, live: Ints, load: int) -> None:
     """Give up a load: what is being served goes on to the end of its chunk."""
-    st.gone[load] = True
-    if st.ready[load] == NONE and not st.serving[load].any():
-        _off(st, load)
+    loads[load, GONE] = True
+    if loads[load, READY] == NONE and not _in_service(loads, load):
+        _off(at, live, load)
 
 
 @compiled
-def compute_begins(m: Machine, st: State, duration: int) -> None:
+def compute_begins(m: Ints, at: Ints, servers: Ints, duration: int) -> None:
     """Compute works from now on."""
-    at = st.at
     at[WORKING], at[LEFT], at[SINCE] = 1, duration, at[NOW]
-    at[UNTIL] = at[NOW] + stretch(duration, m.compute_rate if at[SERVING] else UNDISTURBED)
-    for server in range(len(st.mode)):
-        if st.station[server] == m.decoder and st.mode[server] == BUSY:
-            _settle_server(st, server, UNDISTURBED, m.decode_rate)
+    at[UNTIL] = at[NOW] + stretch(duration, m[COMPUTE_RATE] if at[SERVING] else UNDISTURBED)
+    if at[SERVING]:
+        _decoders_go_on(m, at, servers, UNDISTURBED, m[DECODE_RATE])
 
 
 @compiled
-def compute_ends(m: Machine, st: State) -> None:
+def compute_ends(m: Ints, at: Ints, servers: Ints) -> None:
     """Compute has done its work."""
-    st.at[WORKING], st.at[UNTIL] = 0, NEVER
-    for server in range(len(st.mode)):
-        if st.station[server] == m.decoder and st.mode[server] == BUSY:
-            _settle_server(st, server, m.decode_rate, UNDISTURBED)
+    at[WORKING], at[UNTIL] = 0, NEVER
+    if at[SERVING]:
+        _decoders_go_on(m, at, servers, m[DECODE_RATE], UNDISTURBED)
 
 
 @compiled
-def ends(m: Machine, st: State) -> None:
-    """Everything of the stations that ends now."""
-    now = st.at[NOW]
-    for server in range(len(st.until)):
-        if st.until[server] == now:
-            stage = st.station[server]
-            if st.mode[server] == BUSY:
-                _chunk_served(m, st, server, stage)
-            st.mode[server], st.until[server], st.fresh[server] = IDLE, NEVER, 1
-            st.at[ACTIVE] -= 1
-            _poke(st, stage)
+def _decoders_go_on(m: Ints, at: Ints, servers: Ints, before: int, after: int) -> None:
+    """Decoders that are at work go on at another rate."""
+    now = at[NOW]
+    for server in range(len(servers)):
+        if servers[server, STATION] == m[DECODER] and servers[server, MODE] == BUSY:
+            done = serve(now - servers[server, BEGAN], before)
+            servers[server, WORK] = max(0, servers[server, WORK] - done)
+            servers[server, BEGAN] = now
+            servers[server, ENDS] = now + stretch(servers[server, WORK], after)
 
 
 @compiled
-def starts(m: Machine, st: State) -> None:
-    """Everything of the stations that can start now."""
-    if not st.at[POKED]:
-        return
-    st.at[POKED] = 0
-    first = 0
-    for stage in range(len(st.poked)):
-        end = first + m.servers[stage]
-        if st.poked[stage]:
-            st.poked[stage] = 0
-            _station_starts(m, st, stage, first, end)
-        first = end
-
-
-@compiled
-def _station_starts(m: Machine, st: State, stage: int, first: int, end: int) -> None:
-    waking = 0
-    for server in range(first, end):
-        if st.fresh[server]:
-            st.fresh[server] = 0
-            _serve_next(m, st, stage, server)
-        waking += st.mode[server] == WAKING
-    waiting = -waking
-    for at in range(st.at[LIVE]):
-        waiting += _waits_at(m, st, st.live[at], stage)
-    for server in range(first, end):
-        if waiting <= 0:
-            return
-        if st.mode[server] == IDLE:
-            waiting -= 1
-            if m.handover[stage]:
-                st.mode[server] = WAKING
-                st.until[server] = st.at[NOW] + m.handover[stage]
-                st.at[ACTIVE] += 1
-            else:
-                _serve_next(m, st, stage, server)
-
-
-@compiled
-def _serve_next(m: Machine, st: State, stage: int, server: int) -> None:
-    """The oldest urgent load that waits here, or the oldest that does."""
-    chosen = NONE
-    for at in range(st.at[LIVE]):
-        load = st.live[at]
-        if _waits_at(m, st, load, stage):
-            if st.urgent[load]:
-                chosen = load
-                break
-            if chosen == NONE:
-                chosen = load
-    if chosen == NONE:
-        return
-    now = st.at[NOW]
-    st.serving[chosen, stage] = True
-    if not st.done[chosen, stage]:
-        st.served[chosen, stage, 0] = now
-    st.mode[server], st.job[server] = BUSY, chosen
-    st.at[ACTIVE] += 1
-    duration = max(1, _chunk_ps(st, chosen, stage))
-    rate = UNDISTURBED
-    if stage == m.decoder:
-        if not st.at[SERVING]:
-            _settle_compute(st, UNDISTURBED, m.compute_rate)
-        st.at[SERVING] += 1
-        if st.at[WORKING]:
-            rate = m.decode_rate
-    st.left[server], st.since[server] = duration, now
-    st.until[server] = now + stretch(duration, rate)
-
-
-@compiled
-def _chunk_served(m: Machine, st: State, server: int, stage: int) -> None:
-    load, now = st.job[server], st.at[NOW]
-    if stage == m.decoder:
-        st.at[SERVING] -= 1
-        if not st.at[SERVING]:
-            _settle_compute(st, m.compute_rate, UNDISTURBED)
-    st.serving[load, stage] = False
-    st.done[load, stage] += 1
-    st.served[load, stage, 1] = now
-    _skip(st, load, stage + 1)
-    _poke_next(st, load, stage + 1)
-    if st.done[load, -1] == st.chunks[load]:
-        st.ready[load] = now
-        _off(st, load)
-    elif st.gone[load] and not st.serving[load].any():
-        _off(st, load)
-
-
-@compiled
-def _settle_compute(st: State, before: int, after: int) -> None:
-    """Compute goes on at another rate."""
-    at = st.at
+def _compute_goes_on(at: Ints, before: int, after: int) -> None:
+    """Compute, if it works, goes on at another rate."""
     if at[WORKING]:
         at[LEFT] = max(0, at[LEFT] - serve(at[NOW] - at[SINCE], before))
         at[SINCE] = at[NOW]
@@ -198,62 +125,166 @@ def _settle_compute(st: State, before: int, after: int) -> None:
 
 
 @compiled
-def _settle_server(st: State, server: int, before: int, after: int) -> None:
-    now = st.at[NOW]
-    st.left[server] = max(0, st.left[server] - serve(now - st.since[server], before))
-    st.since[server] = now
-    st.until[server] = now + stretch(st.left[server], after)
+def ends(m: Ints, at: Ints, servers: Ints, loads: Ints, live: Ints) -> None:
+    """Everything of the stations that ends now."""
+    for server in range(len(servers)):
+        if servers[server, ENDS] == at[NOW]:
+            if servers[server, MODE] == BUSY:
+                _chunk_served(m, at, servers, loads, live, server)
+            servers[server, MODE], servers[server, ENDS] = IDLE, NEVER
+            servers[server, FRESH] = 1
+            at[ACTIVE] -= 1
+            at[POKED] |= 1 << servers[server, STATION]
 
 
 @compiled
-def _waits_at(m: Machine, st: State, load: int, stage: int) -> bool:
+def starts(m: Ints, at: Ints, servers: Ints, loads: Ints, live: Ints) -> None:
+    """Everything of the stations that can start now."""
+    poked = at[POKED]
+    if not poked:
+        return
+    at[POKED] = 0
+    first = 0
+    for stage in range(COUNT):
+        end = first + m[SERVERS + stage]
+        if poked >> stage & 1:
+            _station_starts(m, at, servers, loads, live, stage, first, end)
+        first = end
+
+
+@compiled
+def _station_starts(
+    m: Ints, at: Ints, servers: Ints, loads: Ints, live: Ints, stage: int, first: int, end: int
+) -> None:
+    waking = 0
+    for server in range(first, end):
+        if servers[server, FRESH]:
+            servers[server, FRESH] = 0
+            _serve_next(m, at, servers, loads, live, stage, server)
+        waking += servers[server, MODE] == WAKING
+    waiting = -waking
+    for place in range(at[LIVE]):
+        waiting += _waits_at(m, loads, live[place], stage)
+    for server in range(first, end):
+        if waiting <= 0:
+            return
+        if servers[server, MODE] == IDLE:
+            waiting -= 1
+            if m[HANDOVER + stage]:
+                servers[server, MODE] = WAKING
+                servers[server, ENDS] = at[NOW] + m[HANDOVER + stage]
+                at[ACTIVE] += 1
+            else:
+                _serve_next(m, at, servers, loads, live, stage, server)
+
+
+@compiled
+def _serve_next(
+    m: Ints, at: Ints, servers: Ints, loads: Ints, live: Ints, stage: int, server: int
+) -> None:
+    """The oldest urgent load that waits here, or the oldest that does."""
+    chosen = NONE
+    for place in range(at[LIVE]):
+        load = live[place]
+        if _waits_at(m, loads, load, stage):
+            if loads[load, URGENT]:
+                chosen = load
+                break
+            if chosen == NONE:
+                chosen = load
+    if chosen == NONE:
+        return
+    now = at[NOW]
+    loads[chosen, SERVED + stage] = 1
+    if not loads[chosen, DONE + stage]:
+        loads[chosen, START + stage] = now
+    at[ACTIVE] += 1
+    duration = max(1, _chunk_ps(loads, chosen, stage))
+    rate = UNDISTURBED
+    if stage == m[DECODER]:
+        if not at[SERVING]:
+            _compute_goes_on(at, UNDISTURBED, m[COMPUTE_RATE])
+        at[SERVING] += 1
+        if at[WORKING]:
+            rate = m[DECODE_RATE]
+    servers[server, MODE], servers[server, JOB] = BUSY, chosen
+    servers[server, WORK], servers[server, BEGAN] = duration, now
+    servers[server, ENDS] = now + stretch(duration, rate)
+
+
+@compiled
+def _chunk_served(m: Ints, at: Ints, servers: Ints, loads: Ints, live: Ints, server: int) -> None:
+    stage, load, now = servers[server, STATION], servers[server, JOB], at[NOW]
+    if stage == m[DECODER]:
+        at[SERVING] -= 1
+        if not at[SERVING]:
+            _compute_goes_on(at, m[COMPUTE_RATE], UNDISTURBED)
+    loads[load, SERVED + stage] = 0
+    loads[load, DONE + stage] += 1
+    loads[load, END + stage] = now
+    _skip(loads, load, stage + 1)
+    _poke_next(at, loads, load, stage + 1)
+    if loads[load, DONE + COUNT - 1] == loads[load, CHUNKS]:
+        loads[load, READY] = now
+        _off(at, live, load)
+    elif loads[load, GONE] and not _in_service(loads, load):
+        _off(at, live, load)
+
+
+@compiled
+def _waits_at(m: Ints, loads: Ints, load: int, stage: int) -> bool:
     """Whether a chunk of a load could be served there now."""
-    chunks, done = st.chunks[load], st.done[load, stage]
-    if done == chunks or st.serving[load, stage] or st.gone[load]:
+    chunks, done = loads[load, CHUNKS], loads[load, DONE + stage]
+    if done == chunks or loads[load, SERVED + stage] or loads[load, GONE]:
         return False
-    before = st.done[load, stage - 1] if stage else chunks
-    return before > done and (m.pipelined or before == chunks)
+    before = loads[load, DONE + stage - 1] if stage else chunks
+    return before > done and (m[PIPELINED] != 0 or before == chunks)
 
 
 @compiled
-def _chunk_ps(st: State, load: int, stage: int) -> int:
-    chunks, whole = st.chunks[load], st.stages[load, stage]
+def _in_service(loads: Ints, load: int) -> bool:
+    for stage in range(COUNT):
+        if loads[load, SERVED + stage]:
+            return True
+    return False
+
+
+@compiled
+def _chunk_ps(loads: Ints, load: int, stage: int) -> int:
+    chunks, whole = loads[load, CHUNKS], loads[load, STAGE + stage]
+    if chunks == 1:
+        return whole
     part = whole // chunks
-    last = st.done[load, stage] == chunks - 1
+    last = loads[load, DONE + stage] == chunks - 1
     return whole - part * (chunks - 1) if last else part
 
 
 @compiled
-def _skip(st: State, load: int, stage: int) -> None:
+def _skip(loads: Ints, load: int, stage: int) -> None:
     """Nothing waits at a stage that is not on the path."""
-    while stage < len(st.poked) and st.stages[load, stage] == 0:
-        st.done[load, stage] = st.done[load, stage - 1] if stage else st.chunks[load]
+    while stage < COUNT and loads[load, STAGE + stage] == 0:
+        loads[load, DONE + stage] = loads[load, DONE + stage - 1] if stage else loads[load, CHUNKS]
         stage += 1
 
 
 @compiled
-def _poke(st: State, stage: int) -> None:
-    st.poked[stage] = st.at[POKED] = 1
-
-
-@compiled
-def _poke_next(st: State, load: int, stage: int) -> None:
+def _poke_next(at: Ints, loads: Ints, load: int, stage: int) -> None:
     """The next station on a load's path, from `stage` on, may have something to start."""
-    while stage < len(st.poked):
-        if st.stages[load, stage]:
-            _poke(st, stage)
+    while stage < COUNT:
+        if loads[load, STAGE + stage]:
+            at[POKED] |= 1 << stage
             return
         stage += 1
 
 
 @compiled
-def _off(st: State, load: int) -> None:
+def _off(at: Ints, live: Ints, load: int) -> None:
     """A load is no longer on its path."""
-    at = 0
-    while at < st.at[LIVE] and st.live[at] != load:
-        at += 1
-    if at == st.at[LIVE]:
+    place = 0
+    while place < at[LIVE] and live[place] != load:
+        place += 1
+    if place == at[LIVE]:
         return
-    st.at[LIVE] -= 1
-    for later in range(at, st.at[LIVE]):
-        st.live[later] = st.live[later + 1]
+    at[LIVE] -= 1
+    for later in range(place, at[LIVE]):
+        live[later] = live[later + 1]

@@ -1,12 +1,30 @@
-"""Compute in the fast engine: what `offsim.simulate.engine` says, compiled."""
+"""Compute in the fast engine: what `offsim.simulate.engine` says, compiled.
 
-import numba
+Arguments, in all functions: `m` [MACHINE], and `at`, `servers`, `loads`, `live` as in `State`.
+"""
+
 import numpy as np
 
 from offsim.record.stall import split_ps
 from offsim.simulate.clock import Ints, coldness
 from offsim.simulate.fast.memory import Memory, keep, key_of, place_of
-from offsim.simulate.fast.state import ACTIVE, COLD, LIVE, NEVER, NOW, UNTIL, State
+from offsim.simulate.fast.state import (
+    ACTIVE,
+    CHUNKS,
+    COLD,
+    COUNT,
+    END,
+    LIVE,
+    NEVER,
+    NOW,
+    READY,
+    STAGE,
+    SUBMIT,
+    UNTIL,
+    URGENT,
+    WAKE,
+    State,
+)
 from offsim.simulate.fast.stations import (
     ask,
     compiled,
@@ -19,193 +37,192 @@ from offsim.simulate.fast.stations import (
 )
 from offsim.simulate.plan import NONE, Clocks, Machine, Plan
 
-cold_after = numba.njit(cache=True, error_model="numpy")(coldness)
-split = numba.njit(cache=True)(split_ps)
+cold_after = compiled(coldness)
+split = compiled(split_ps)
 
 
 @compiled
-def run_steps(m: Machine, plan: Plan, st: State, clocks: Clocks, memory: Memory) -> None:
+def run_steps(
+    machine: Machine, m: Ints, plan: Plan, state: State, clocks: Clocks, memory: Memory
+) -> None:
     """Go through the steps of a plan."""
-    layers, events = plan.layers, len(clocks.waits) > 0
-    remembers = len(memory.keys) > 0
-    uses = 0
-    for number in range(len(plan.uses_to)):
-        first = plan.uses_to[number - 1] if number else 0
-        uses = max(uses, plan.uses_to[number] - first)
-    order = np.empty(uses, np.int64)
+    at, servers, loads, live = state.at, state.servers, state.loads, state.live
+    uses_to, loads_to, demands_to = plan.uses_to, plan.loads_to, plan.demands_to
+    durations, before, head = plan.durations, plan.before, plan.head
+    run, load_of, kind = plan.run, plan.load, plan.kind
+    keys, went = memory.keys, memory.went
+    waits = clocks.waits
+    remembers = len(keys) > 0
+    most = 0
+    for lookup in range(len(uses_to)):
+        most = max(most, uses_to[lookup] - (uses_to[lookup - 1] if lookup else 0))
+    awaited = np.empty(most, np.int64)
+    stall = np.zeros(COUNT + 1, np.int64)
+    stalled = np.zeros(COUNT + 1, np.int64)
+    first_use = first_load = lookup = 0
     for step in range(len(plan.begin)):
-        pause(m, st, max(0, plan.begin[step] - st.at[NOW]))
-        clocks.start[step] = st.at[NOW]
-        stall = clocks.stall[step]
-        for lookup in range(step * layers, (step + 1) * layers):
-            before = plan.durations[plan.before[lookup]] + st.at[COLD]
-            work(m, st, before)
-            idle = 0
-            if remembers and st.at[ACTIVE] == 0 and st.at[LIVE] == 0:
-                key = key_of(plan, memory, lookup)
+        pause(m, at, servers, loads, live, max(0, plan.begin[step] - at[NOW]))
+        clocks.start[step] = at[NOW]
+        stall[:] = 0
+        for _ in range(plan.layers):
+            last_use, then, last_load = uses_to[lookup], demands_to[lookup], loads_to[lookup]
+            work(m, at, servers, loads, live, durations[before[lookup]] + at[COLD])
+            key, place = 0, NONE
+            if remembers and at[ACTIVE] == 0 and at[LIVE] == 0:
+                key = key_of(memory, run, kind, first_use, last_use, first_load, last_load)
                 place = place_of(memory, key)
-                if place != NONE and memory.keys[place] == key:
-                    st.at[NOW] += memory.went[place, 0]
-                    idle = memory.went[place, 1]
-                    if idle:
-                        for stage in range(len(stall)):
-                            stall[stage] += memory.went[place, 2 + stage]
-                else:
-                    since, stalled = st.at[NOW], stall.copy()
-                    idle = experts(m, plan, st, clocks, lookup, order, stall, events)
-                    if place != NONE and st.at[ACTIVE] == 0 and st.at[LIVE] == 0:
-                        keep(memory, place, key, st.at[NOW] - since, idle, stall - stalled)
+            if place != NONE and keys[place] == key:
+                at[NOW] += went[place, 0]
+                idle = went[place, 1]
+                if idle:
+                    for stage in range(COUNT + 1):
+                        stall[stage] += went[place, 2 + stage]
             else:
-                clocks.late[step] += late_ones(plan, st, lookup)
-                idle = experts(m, plan, st, clocks, lookup, order, stall, events)
-            if idle or st.at[COLD]:
-                st.at[COLD] = cold_after(
-                    st.at[COLD], idle, m.cooling_idle, m.cooling_extra, m.still_cold
+                since = at[NOW]
+                stalled[:] = stall
+                for load in range(first_load, then):
+                    drop_for(plan, at, loads, live, load)
+                waiting = to_await(
+                    loads, load_of, first_use, last_use, plan.first_load + first_load, awaited
                 )
-        work(m, st, plan.durations[plan.head[step]] + st.at[COLD])
-        clocks.end[step] = st.at[NOW]
+                clocks.late[step] += waiting - (then - first_load)
+                for load in range(first_load, then):
+                    work(m, at, servers, loads, live, m[SUBMIT])
+                    ask_for(plan, at, loads, live, load, True)
+                nth = 0  # the awaited are in router order; the residents are those between them
+                for use in range(first_use, last_use):
+                    if nth < waiting and awaited[nth] == use:
+                        nth += 1
+                    else:
+                        work(m, at, servers, loads, live, durations[run[use]])
+                idle = 0
+                while waiting:
+                    nth = first_ready(loads, load_of, awaited, waiting)
+                    if nth == NONE:
+                        waited = at[NOW]
+                        while nth == NONE:
+                            until_something_ends(m, at, servers, loads, live)
+                            nth = first_ready(loads, load_of, awaited, waiting)
+                        pause(m, at, servers, loads, live, m[WAKE])
+                        load = load_of[awaited[nth]]
+                        split(waited, at[NOW], loads[load, END : END + COUNT], stall)
+                        idle += at[NOW] - waited
+                        if len(waits):
+                            waits[awaited[nth], 0], waits[awaited[nth], 1] = waited, at[NOW]
+                    use = awaited[nth]
+                    waiting -= 1
+                    for later in range(nth, waiting):
+                        awaited[later] = awaited[later + 1]
+                    work(m, at, servers, loads, live, durations[run[use]])
+                for load in range(then, last_load):
+                    work(m, at, servers, loads, live, m[SUBMIT])
+                    drop_for(plan, at, loads, live, load)
+                    ask_for(plan, at, loads, live, load, False)
+                if place != NONE and at[ACTIVE] == 0 and at[LIVE] == 0:
+                    keep(memory, place, key, at[NOW] - since, idle, stall - stalled)
+            if idle or at[COLD]:
+                at[COLD] = cold_after(
+                    at[COLD],
+                    idle,
+                    machine.cooling_idle,
+                    machine.cooling_extra,
+                    machine.still_cold,
+                )
+            first_use, first_load = last_use, last_load
+            lookup += 1
+        work(m, at, servers, loads, live, durations[head[step]] + at[COLD])
+        clocks.end[step] = at[NOW]
+        clocks.stall[step] = stall
 
 
 @compiled
-def late_ones(plan: Plan, st: State, lookup: int) -> int:
-    """How many experts of a lookup a prefetch still brings."""
-    first_use = plan.uses_to[lookup - 1] if lookup else 0
-    first = plan.first_load + (plan.loads_to[lookup - 1] if lookup else 0)
-    late = 0
-    for use in range(first_use, plan.uses_to[lookup]):
-        load = plan.load[use]
-        late += load != NONE and load < first and st.ready[load] == NONE
-    return late
-
-
-@compiled
-def experts(
-    m: Machine,
-    plan: Plan,
-    st: State,
-    clocks: Clocks,
-    lookup: int,
-    awaited: Ints,
-    stall: Ints,
-    events: bool,
+def to_await(
+    loads: Ints, load_of: Ints, first_use: int, last_use: int, first: int, awaited: Ints
 ) -> int:
-    """The experts of one layer; returns how long compute stood idle, ps."""
-    first_use = plan.uses_to[lookup - 1] if lookup else 0
-    first = plan.loads_to[lookup - 1] if lookup else 0
-    then, last = plan.demands_to[lookup], plan.loads_to[lookup]
-    for load in range(first, then):
-        drop_for(plan, st, load)
+    """Note the uses whose load is not there yet, and raise prefetches; returns how many.
+
+    Args:
+        loads: see `State`.
+        load_of: [uses] ids.
+        first_use: of the lookup.
+        last_use: of the lookup, and one.
+        first: id of the first load that the lookup itself asks for.
+        awaited: [uses of a lookup] filled, in router order.
+    """
     waiting = 0
-    for use in range(first_use, plan.uses_to[lookup]):
-        load = plan.load[use]
-        if load >= plan.first_load + first:
+    for use in range(first_use, last_use):
+        load = load_of[use]
+        if load >= first:
             awaited[waiting] = use
             waiting += 1
-        elif load != NONE and st.ready[load] == NONE:
-            st.urgent[load] = True
+        elif load != NONE and loads[load, READY] == NONE:
+            loads[load, URGENT] = 1
             awaited[waiting] = use
             waiting += 1
-    for load in range(first, then):
-        work(m, st, m.submit)
-        ask_for(m, plan, st, load, True)
-    at = 0  # the awaited are in router order, so the residents are those between them
-    for use in range(first_use, plan.uses_to[lookup]):
-        if at < waiting and awaited[at] == use:
-            at += 1
-        else:
-            work(m, st, plan.durations[plan.run[use]])
-    idle = 0
-    while waiting:
-        at = first_ready(plan, st, awaited, waiting)
-        if at == NONE:
-            since = st.at[NOW]
-            while at == NONE:
-                until_ready(m, st)
-                at = first_ready(plan, st, awaited, waiting)
-            pause(m, st, m.wake)
-            use = awaited[at]
-            split(since, st.at[NOW], st.served[plan.load[use], :, 1], stall)
-            if events:
-                clocks.waits[use, 0], clocks.waits[use, 1] = since, st.at[NOW]
-            idle += st.at[NOW] - since
-        use = awaited[at]
-        waiting -= 1
-        for later in range(at, waiting):
-            awaited[later] = awaited[later + 1]
-        work(m, st, plan.durations[plan.run[use]])
-    for load in range(then, last):
-        work(m, st, m.submit)
-        drop_for(plan, st, load)
-        ask_for(m, plan, st, load, False)
-    return idle
+    return waiting
 
 
 @compiled
-def first_ready(plan: Plan, st: State, awaited: Ints, waiting: int) -> int:
-    """Who became ready first; of equals, in router order."""
-    chosen = NONE
-    earliest = NEVER
-    for at in range(waiting):
-        ready = st.ready[plan.load[awaited[at]]]
+def first_ready(loads: Ints, load_of: Ints, awaited: Ints, waiting: int) -> int:
+    """Place in `awaited` of who became ready first; of equals, in router order; or NONE."""
+    chosen, earliest = NONE, NEVER
+    for nth in range(waiting):
+        ready = loads[load_of[awaited[nth]], READY]
         if ready != NONE and ready < earliest:
-            chosen, earliest = at, ready
+            chosen, earliest = nth, ready
     return chosen
 
 
 @compiled
-def drop_for(plan: Plan, st: State, load: int) -> None:
+def drop_for(plan: Plan, at: Ints, loads: Ints, live: Ints, load: int) -> None:
     """Give up the prefetches whose place this load takes."""
-    for at in range(plan.drops_to[load - 1] if load else 0, plan.drops_to[load]):
-        drop(st, plan.drop[at])
+    for nth in range(plan.drops_to[load - 1] if load else 0, plan.drops_to[load]):
+        drop(at, loads, live, plan.drop[nth])
 
 
 @compiled
-def ask_for(m: Machine, plan: Plan, st: State, load: int, urgent: bool) -> None:
+def ask_for(plan: Plan, at: Ints, loads: Ints, live: Ints, load: int, urgent: bool) -> None:
     """Ask for a load of the plan."""
     number, kind = plan.first_load + load, plan.kind[load]
-    for stage in range(len(st.poked)):
-        st.stages[number, stage] = plan.kinds.stages[kind, stage]
-    st.chunks[number] = plan.kinds.chunks[kind]
-    ask(m, st, number, urgent)
+    for stage in range(COUNT):
+        loads[number, STAGE + stage] = plan.kinds.stages[kind, stage]
+    loads[number, CHUNKS] = plan.kinds.chunks[kind]
+    ask(at, loads, live, number, urgent)
 
 
 @compiled
-def work(m: Machine, st: State, duration: int) -> None:
+def work(m: Ints, at: Ints, servers: Ints, loads: Ints, live: Ints, duration: int) -> None:
     """Compute works for `duration` ps if undisturbed; what takes nothing is over at once."""
     if duration == 0:
         return
-    starts(m, st)
-    if st.at[ACTIVE] == 0 and st.at[LIVE] == 0:
-        st.at[NOW] += duration
+    starts(m, at, servers, loads, live)
+    if at[ACTIVE] == 0 and at[LIVE] == 0:
+        at[NOW] += duration
         return
-    compute_begins(m, st, duration)
+    compute_begins(m, at, servers, duration)
     while True:
-        st.at[NOW] = min(st.at[UNTIL], next_end(st))
-        ends(m, st)
-        if st.at[UNTIL] == st.at[NOW]:
-            compute_ends(m, st)
-            ends(m, st)  # a decoder that goes on undisturbed may be done by now
+        at[NOW] = min(at[UNTIL], next_end(servers))
+        ends(m, at, servers, loads, live)
+        if at[UNTIL] == at[NOW]:
+            compute_ends(m, at, servers)
+            ends(m, at, servers, loads, live)  # a decoder, undisturbed now, may be through too
             return
-        starts(m, st)
+        starts(m, at, servers, loads, live)
 
 
 @compiled
-def pause(m: Machine, st: State, duration: int) -> None:
+def pause(m: Ints, at: Ints, servers: Ints, loads: Ints, live: Ints, duration: int) -> None:
     """Compute does nothing for `duration` ps."""
-    if duration == 0:
-        return
-    until = st.at[NOW] + duration
-    while True:
-        starts(m, st)
-        st.at[NOW] = min(until, next_end(st))
-        ends(m, st)
-        if st.at[NOW] == until:
-            return
+    until = at[NOW] + duration
+    while at[NOW] < until:
+        starts(m, at, servers, loads, live)
+        at[NOW] = min(until, next_end(servers))
+        ends(m, at, servers, loads, live)
 
 
 @compiled
-def until_ready(m: Machine, st: State) -> None:
-    """Compute does nothing until the next instant at which a server ends something."""
-    starts(m, st)
-    st.at[NOW] = next_end(st)
-    ends(m, st)
+def until_something_ends(m: Ints, at: Ints, servers: Ints, loads: Ints, live: Ints) -> None:
+    """Compute does nothing until a server is through with what it does."""
+    starts(m, at, servers, loads, live)
+    at[NOW] = next_end(servers)
+    ends(m, at, servers, loads, live)

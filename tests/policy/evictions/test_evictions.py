@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from offsim.policy.cache import Decision
 from offsim.policy.evictions import Eviction, Key, PoolFacts
+from offsim.policy.lookup import lookups_of
 from offsim.policy.policy import Policy
 from offsim.policy.registry import EVICTIONS
 from offsim.policy.replay import cache_for, replay
@@ -27,8 +28,6 @@ CASES = given(
 
 
 def decisions(policy: Policy, trace: object) -> list[Decision]:
-    from offsim.policy.replay import lookups_of
-
     cache = cache_for(policy, trace, trace)  # type: ignore[arg-type]
     lookups = lookups_of(trace)  # type: ignore[arg-type]
     return [cache.lookup(one.layer, one.accesses, one.weights) for one in lookups]
@@ -192,3 +191,59 @@ def test_s3_fifo_remembers_who_left_its_small_queue() -> None:
     made.admit(A, 1)  # remembered: into the main queue, behind B and C that moved there
     made.admit(D, 1)
     assert made.victim(()) == D
+
+
+KEYS = [(0, expert) for expert in range(8)]
+
+
+@pytest.mark.parametrize("name", EVICTIONS)
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(
+    steps=st.lists(st.tuples(st.sampled_from(KEYS), st.booleans(), st.sets(st.sampled_from(KEYS)))),
+    capacity=st.integers(1, 20),
+)
+def test_someone_leaves_unless_all_must_stay(
+    name: str, steps: list[tuple[Key, bool, set[Key]]], capacity: int
+) -> None:
+    # Experts come in lookups and between them, and who must stay is anyone.
+    future = [[key] for key, looked_up, _ in steps if looked_up]
+    made = pool(name, capacity, future=future, popularity=dict.fromkeys(KEYS[:3], 1.0))
+    resident: set[Key] = set()
+    for key, looked_up, keep in steps:
+        if key not in resident:
+            made.admit(key, 1)
+            resident.add(key)
+        if looked_up:
+            made.used([key], [1.0])
+        free = {other for other in resident - keep if made.may_leave(other)}
+        victim = made.victim(keep)
+        assert (victim in free) if free else (victim is None)
+        resident.discard(victim)  # type: ignore[arg-type]
+
+
+def test_only_the_pinned_never_leave() -> None:
+    for name in EVICTIONS:
+        made = pool(name, 2, popularity={A: 1, B: 9})
+        made.admit(A, 1)
+        made.admit(B, 1)
+        assert [made.may_leave(key) for key in (A, B)] == [True, name != "pinned"]
+
+
+def test_belady_knows_the_next_use_of_what_comes_between_two_lookups() -> None:
+    made = pool("belady", future=[[A], [B], [C], [B], [A]])
+    for key in (A, B, C):
+        made.admit(key, 1)
+    made.used([A], [1.0])
+    assert made.victim(()) == A, "B is asked for next, C after it, A at the end"
+    made.admit(D, 1)
+    assert made.victim(()) == D, "never asked for"
+    assert made.victim(()) == C
+
+
+def test_s3_fifo_finds_who_moved_to_its_main_queue_just_now() -> None:
+    made = pool("s3-fifo", 20)
+    made.admit(A, 1)
+    for _ in range(3):
+        made.used([A], [1.0])
+    # The small queue is below its share, the main one empty; A moves there and then leaves.
+    assert made.victim(()) == A

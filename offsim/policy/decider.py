@@ -1,0 +1,138 @@
+"""Everything that is decided at one layer and step: who stays, who comes, who is loaded ahead."""
+
+import sys
+from collections.abc import Callable
+from dataclasses import replace
+
+from offsim.errors import InputError
+from offsim.policy.cache import Decision, ExpertCache
+from offsim.policy.evictions import Key
+from offsim.policy.lookup import Lookup, future_of, lookups_of, popularity_of
+from offsim.policy.policy import Policy
+from offsim.policy.prefetchers import Prefetcher, PrefetchFacts
+from offsim.policy.prefetchers.registry import prefetcher_named
+from offsim.policy.registry import slots_cache
+from offsim.policy.replay import cache_for
+from offsim.trace import Trace
+
+
+class Decider:
+    """A cache and the prefetcher that fills it, asked once for each lookup.
+
+    Args:
+        cache: fresh.
+        prefetcher: fresh; None where only what is missed is loaded.
+        budget: bytes that may be issued ahead in a step; None for as many as it likes. It starts
+            anew with layer 0: what the last layer issues for the next step counts in its own.
+        nbytes: bytes that are issued for an expert.
+    """
+
+    def __init__(
+        self,
+        cache: ExpertCache,
+        prefetcher: Prefetcher | None,
+        budget: int | None,
+        nbytes: Callable[[Key], int],
+    ) -> None:
+        self._cache, self._prefetcher, self._nbytes = cache, prefetcher, nbytes
+        self._budget = self._left = sys.maxsize if budget is None else budget
+
+    def decide(self, lookup: Lookup) -> Decision:
+        """Ask the cache, then let it fetch what the prefetcher names; already taken."""
+        decision = self._cache.lookup(lookup.layer, lookup.accesses, lookup.weights)
+        if self._prefetcher is None:
+            return decision
+        if lookup.layer == 0:
+            self._left = self._budget
+        candidates = self._prefetcher.after(lookup)
+        fetched, left, self._left = self._cache.fetch(candidates, self._nbytes, self._left)
+        if not fetched:
+            return decision
+        return replace(decision, fetched=tuple(fetched), displaced=tuple(left))
+
+
+def decider_for(
+    policy: Policy, trace: Trace, nbytes: Callable[[Key], int], profile: Trace | None = None
+) -> Decider:
+    """A fresh decider of a policy that will be asked what a trace asks.
+
+    Args:
+        policy: cache and prefetcher.
+        trace: what oracles look into.
+        nbytes: bytes that are issued for an expert.
+        profile: an earlier trace: whose popular experts are pinned, and what prefetchers learn
+            from.
+
+    Raises:
+        InputError: no cache or prefetcher has this name, one needs a profile or the profile is of
+            another shape, or the trace does not have what the gates choose so far ahead.
+    """
+    kind = prefetcher_named(policy.prefetch)
+    cache = cache_for(policy, trace, profile)
+    if kind is None:
+        return Decider(cache, None, None, nbytes)
+    reach = 0 if trace.lookahead is None else trace.lookahead.shape[2]
+    if kind.gated and reach < policy.distance:
+        raise InputError(
+            f"prefetcher {kind.name} looks {policy.distance} layers ahead and the trace has what "
+            f"the gates choose {reach} ahead; record one with --lookahead {policy.distance}"
+        )
+    shape = (trace.layers, trace.info.experts_per_layer, trace.top_k)
+    facts = _facts(policy, kind, shape, profile)
+    if kind.oracle:
+        facts = replace(facts, future=future_of(trace))
+    return Decider(cache, kind(facts), policy.prefetch_bytes, nbytes)
+
+
+def live_decider(
+    policy: Policy,
+    shape: tuple[int, int, int],
+    nbytes: Callable[[Key], int],
+    profile: Trace | None = None,
+) -> Decider:
+    """A fresh decider of a live run, which has no trace to look into.
+
+    Args:
+        policy: cache and prefetcher.
+        shape: MoE layers, experts that each has, and experts a token takes in each.
+        nbytes: bytes that are issued for an expert.
+        profile: as for `decider_for`.
+
+    Raises:
+        InputError: no cache or prefetcher has this name, one is an oracle or needs a profile, or
+            the profile is of another shape.
+    """
+    kind = prefetcher_named(policy.prefetch)
+    known = popularity_of(profile) if profile is not None else None
+    cache = slots_cache(policy.cache, shape[0], policy.slots, policy.scope, policy.seed, known)
+    if kind is None:
+        return Decider(cache, None, None, nbytes)
+    if kind.oracle:
+        raise InputError(
+            f"prefetcher {kind.name} looks into the future: it needs a trace, not a live run"
+        )
+    facts = _facts(policy, kind, shape, profile)
+    return Decider(cache, kind(facts), policy.prefetch_bytes, nbytes)
+
+
+def _facts(
+    policy: Policy, kind: type[Prefetcher], shape: tuple[int, int, int], profile: Trace | None
+) -> PrefetchFacts:
+    """What a prefetcher may know, but for the future."""
+    if profile is None and kind.profiled:
+        raise InputError(f"prefetcher {kind.name} needs a profile: a trace that it learns from")
+    if profile is not None:
+        own = (profile.layers, profile.info.experts_per_layer, profile.top_k)
+        if own != shape:
+            raise InputError(
+                f"the profile has {own[0]} layers of {own[1]} experts, top-{own[2]}, the run "
+                f"{shape[0]} of {shape[1]}, top-{shape[2]}; give one of the same model"
+            )
+    return PrefetchFacts(
+        *shape,
+        distance=policy.distance,
+        seed=policy.seed,
+        profile=list(lookups_of(profile)) if profile is not None else (),
+        precision=policy.precision,
+        recall=policy.recall,
+    )
