@@ -4,6 +4,7 @@ from datetime import date
 from typing import Annotated, Literal, Self
 
 import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from offsim.errors import InputError
@@ -241,8 +242,14 @@ def extra_after(cooling: list[CoolingPoint], idle_s: float) -> float:
 
 def at_size(table: list[SizedFigure], size: int) -> float:
     """Seconds at a size, linear between the measured ones, proportional beyond the largest."""
-    sizes = [point.size for point in table]
+    return float(at_sizes(table, np.array([size]))[0])
+
+
+def at_sizes(table: list[SizedFigure], sizes: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+    """The same for each of several sizes, [sizes] s."""
+    known = [point.size for point in table]
     seconds = [point.seconds.value for point in table]
-    if size > sizes[-1] > 0:
-        return seconds[-1] * size / sizes[-1]
-    return float(np.interp(size, sizes, seconds))
+    between = np.interp(sizes, known, seconds)
+    if not known[-1]:
+        return between
+    return np.where(sizes > known[-1], seconds[-1] * sizes / known[-1], between)

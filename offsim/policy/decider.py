@@ -67,10 +67,19 @@ def decider_for(
         InputError: no cache or prefetcher has this name, one needs a profile or the profile is of
             another shape, or the trace does not have what the gates choose so far ahead.
     """
+    prefetcher = prefetcher_for(policy, trace, profile)
+    return Decider(cache_for(policy, trace, profile), prefetcher, policy.prefetch_bytes, nbytes)
+
+
+def prefetcher_for(policy: Policy, trace: Trace, profile: Trace | None) -> Prefetcher | None:
+    """A fresh prefetcher of a policy that will be asked after every lookup of a trace, or None.
+
+    Raises:
+        InputError: as for `decider_for`.
+    """
     kind = prefetcher_named(policy.prefetch)
-    cache = cache_for(policy, trace, profile)
     if kind is None:
-        return Decider(cache, None, None, nbytes)
+        return None
     reach = 0 if trace.lookahead is None else trace.lookahead.shape[2]
     if kind.gated and reach < policy.distance:
         raise InputError(
@@ -81,7 +90,7 @@ def decider_for(
     facts = _facts(policy, kind, shape, profile)
     if kind.oracle:
         facts = replace(facts, future=future_of(trace))
-    return Decider(cache, kind(facts), policy.prefetch_bytes, nbytes)
+    return kind(facts)
 
 
 def live_decider(

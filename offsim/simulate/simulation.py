@@ -1,5 +1,6 @@
 """A trace under a policy on a machine: decided, planned, timed."""
 
+from collections.abc import Sequence
 from typing import Literal, Protocol, get_args
 
 import numpy as np
@@ -16,6 +17,7 @@ from offsim.record.metrics import metrics_of_table
 from offsim.simulate.costs import Costs
 from offsim.simulate.engine import SimpyEngine
 from offsim.simulate.fast import FastEngine
+from offsim.simulate.fast.planning import covers, fast_planned
 from offsim.simulate.noise import Noise
 from offsim.simulate.outcome import Batches, Outcome
 from offsim.simulate.plan import NONE, Clocks, LoadClocks, Machine, Plan
@@ -114,7 +116,10 @@ def _outcome(
     check_shapes(trace, calibration)
     costs = Costs(calibration, policy, link_bytes_per_s)
     noise = None if noise_seed is None else Noise(calibration, costs.codec, noise_seed)
-    plan, decisions = planned(trace, policy, costs, profile, noise)
+    if noise is None and covers(policy):
+        plan, decisions = fast_planned(trace, policy, costs, profile)
+    else:
+        plan, decisions = planned(trace, policy, costs, profile, noise)
     clock = engine_named(engine, costs.machine(), events=events)
     clocks = clock.advance(plan)
     label = "SIMULATED" if calibration.measured else "ESTIMATED"
@@ -137,7 +142,7 @@ def check_shapes(trace: Trace, calibration: Calibration) -> None:
 
 def planned(
     trace: Trace, policy: Policy, costs: Costs, profile: Trace | None, noise: Noise | None
-) -> tuple[Plan, list[Decision]]:
+) -> tuple[Plan, Sequence[Decision]]:
     """All steps of a trace, one request after the other, decided by the policy's classes."""
 
     def nbytes(key: Key) -> int:

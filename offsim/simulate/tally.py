@@ -3,11 +3,11 @@
 from collections.abc import Sequence
 from typing import NamedTuple
 
-import numba
 import numpy as np
 import numpy.typing as npt
 
 from offsim.simulate.clock import Ints
+from offsim.simulate.fast.compiled import compiled
 from offsim.simulate.plan import NONE, Plan
 
 
@@ -42,7 +42,7 @@ def tally(plans: Sequence[Plan]) -> Tally:
     return counts
 
 
-@numba.njit(cache=True)
+@compiled
 def _mark(plan: Plan, used: npt.NDArray[np.bool_]) -> None:
     """Note the loads that somebody asked for."""
     for load in plan.load:
@@ -50,7 +50,7 @@ def _mark(plan: Plan, used: npt.NDArray[np.bool_]) -> None:
             used[load] = True
 
 
-@numba.njit(cache=True)
+@compiled
 def _count(plan: Plan, used: npt.NDArray[np.bool_], counts: Tally) -> None:
     use = load = 0
     for step in range(len(plan.begin)):

@@ -1,7 +1,16 @@
 """The fast engine as an object."""
 
+import numpy as np
+
 from offsim.simulate.fast.memory import fresh_memory
-from offsim.simulate.fast.state import NOW, fresh_state, load_clocks, machine_array, with_room
+from offsim.simulate.fast.state import (
+    COUNT,
+    NOW,
+    fresh_state,
+    load_clocks,
+    machine_array,
+    with_room,
+)
 from offsim.simulate.fast.steps import run_steps
 from offsim.simulate.plan import Clocks, LoadClocks, Machine, Plan
 
@@ -32,7 +41,9 @@ class FastEngine:
         clocks = Clocks.of(plan, events=self.events)
         # A layer that is found again leaves no events.
         memory = fresh_memory(plan._replace(recurs=plan.recurs and not self.events))
-        run_steps(self.machine, self._m, plan, self._state, clocks, memory)
+        uses = int(np.diff(plan.uses_to, prepend=0).max(initial=0))
+        scratch = np.empty(uses, np.int64), np.empty(COUNT + 1, np.int64)
+        run_steps(self.machine, self._m, plan, self._state, clocks, memory, *scratch)
         return clocks
 
     def loads(self) -> LoadClocks:

@@ -9,7 +9,7 @@ import numpy as np
 
 from offsim.record.events import STAGES
 from offsim.simulate.clock import Ints
-from offsim.simulate.fast.stations import compiled
+from offsim.simulate.fast.compiled import compiled
 from offsim.simulate.plan import NONE, Ids, Plan
 
 PLACES = 1 << 16
@@ -90,10 +90,12 @@ def place_of(memory: Memory, key: int) -> int:
 
 
 @compiled
-def keep(memory: Memory, place: int, key: int, duration: int, idle: int, stall: Ints) -> None:
-    """Remember how a layer went."""
+def keep(
+    memory: Memory, place: int, key: int, duration: int, idle: int, before: Ints, after: Ints
+) -> None:
+    """Remember how a layer went, with the stall of its step before and after it."""
     memory.keys[place] = key
     memory.counts[0] += 1
     memory.went[place, 0], memory.went[place, 1] = duration, idle
-    for stage in range(len(stall)):
-        memory.went[place, 2 + stage] = stall[stage]
+    for stage in range(len(after)):
+        memory.went[place, 2 + stage] = after[stage] - before[stage]

@@ -6,9 +6,8 @@ begin. Between the two compute does what it does at that instant.
 Arguments, in all functions: `m` [MACHINE], and `at`, `servers`, `loads`, `live` as in `State`.
 """
 
-import numba
-
 from offsim.simulate.clock import UNDISTURBED, Ints, served, stretched
+from offsim.simulate.fast.compiled import compiled
 from offsim.simulate.fast.state import (
     ACTIVE,
     ASKED,
@@ -50,7 +49,6 @@ from offsim.simulate.fast.state import (
 )
 from offsim.simulate.plan import NONE
 
-compiled = numba.njit(cache=True, error_model="numpy")
 stretch = compiled(stretched)
 serve = compiled(served)
 

@@ -3,10 +3,9 @@
 Arguments, in all functions: `m` [MACHINE], and `at`, `servers`, `loads`, `live` as in `State`.
 """
 
-import numpy as np
-
 from offsim.record.stall import split_ps
 from offsim.simulate.clock import Ints, coldness
+from offsim.simulate.fast.compiled import compiled
 from offsim.simulate.fast.memory import Memory, keep, key_of, place_of
 from offsim.simulate.fast.state import (
     ACTIVE,
@@ -27,7 +26,6 @@ from offsim.simulate.fast.state import (
 )
 from offsim.simulate.fast.stations import (
     ask,
-    compiled,
     compute_begins,
     compute_ends,
     drop,
@@ -43,9 +41,27 @@ split = compiled(split_ps)
 
 @compiled
 def run_steps(
-    machine: Machine, m: Ints, plan: Plan, state: State, clocks: Clocks, memory: Memory
+    machine: Machine,
+    m: Ints,
+    plan: Plan,
+    state: State,
+    clocks: Clocks,
+    memory: Memory,
+    awaited: Ints,
+    stalled: Ints,
 ) -> None:
-    """Go through the steps of a plan."""
+    """Go through the steps of a plan.
+
+    Args:
+        machine: its cooling.
+        m: the rest of it.
+        plan: what to do.
+        state: gone on from.
+        clocks: filled.
+        memory: of layers.
+        awaited: [uses of a lookup, at most] scratch.
+        stalled: [stages + 1] scratch.
+    """
     at, servers, loads, live = state.at, state.servers, state.loads, state.live
     uses_to, loads_to, demands_to = plan.uses_to, plan.loads_to, plan.demands_to
     durations, before, head = plan.durations, plan.before, plan.head
@@ -53,17 +69,11 @@ def run_steps(
     keys, went = memory.keys, memory.went
     waits = clocks.waits
     remembers = len(keys) > 0
-    most = 0
-    for lookup in range(len(uses_to)):
-        most = max(most, uses_to[lookup] - (uses_to[lookup - 1] if lookup else 0))
-    awaited = np.empty(most, np.int64)
-    stall = np.zeros(COUNT + 1, np.int64)
-    stalled = np.zeros(COUNT + 1, np.int64)
     first_use = first_load = lookup = 0
     for step in range(len(plan.begin)):
         pause(m, at, servers, loads, live, max(0, plan.begin[step] - at[NOW]))
         clocks.start[step] = at[NOW]
-        stall[:] = 0
+        stall = clocks.stall[step]
         for _ in range(plan.layers):
             last_use, then, last_load = uses_to[lookup], demands_to[lookup], loads_to[lookup]
             work(m, at, servers, loads, live, durations[before[lookup]] + at[COLD])
@@ -79,7 +89,8 @@ def run_steps(
                         stall[stage] += went[place, 2 + stage]
             else:
                 since = at[NOW]
-                stalled[:] = stall
+                for stage in range(COUNT + 1):
+                    stalled[stage] = stall[stage]
                 for load in range(first_load, then):
                     drop_for(plan, at, loads, live, load)
                 waiting = to_await(
@@ -119,7 +130,7 @@ def run_steps(
                     drop_for(plan, at, loads, live, load)
                     ask_for(plan, at, loads, live, load, False)
                 if place != NONE and at[ACTIVE] == 0 and at[LIVE] == 0:
-                    keep(memory, place, key, at[NOW] - since, idle, stall - stalled)
+                    keep(memory, place, key, at[NOW] - since, idle, stalled, stall)
             if idle or at[COLD]:
                 at[COLD] = cold_after(
                     at[COLD],
@@ -132,7 +143,6 @@ def run_steps(
             lookup += 1
         work(m, at, servers, loads, live, durations[head[step]] + at[COLD])
         clocks.end[step] = at[NOW]
-        clocks.stall[step] = stall
 
 
 @compiled

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from offsim.simulate.engine import SimpyEngine
 from offsim.simulate.fast import FastEngine
 from offsim.simulate.plan import Machine, Plan
-from tests.simulate.scenarios import machines, plans
+from tests.simulate.fast.scenarios import machines, plans
 
 
 @settings(max_examples=600, deadline=None, derandomize=True)

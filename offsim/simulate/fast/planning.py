@@ -1,0 +1,203 @@
+"""Decided and planned in compiled code, where it covers the policy."""
+
+import sys
+from collections.abc import Iterator, Sequence
+
+import numpy as np
+
+from offsim.calibration.schema import at_sizes
+from offsim.policy.cache import Decision
+from offsim.policy.evictions import Key
+from offsim.policy.policy import Policy
+from offsim.simulate.clock import PS, Ints
+from offsim.simulate.costs import Costs
+from offsim.simulate.fast.compiled import compiled
+from offsim.simulate.fast.deciding import Asked, Decided, decide
+from offsim.simulate.fast.foresight import candidates_of
+from offsim.simulate.fast.keys import BRINGS, CACHES, FREE, KEY, POOL, SCORE
+from offsim.simulate.plan import NONE, Ids, Plan
+from offsim.simulate.planner import check_durations
+from offsim.trace import DECODE, Trace
+
+NEVER = np.iinfo(np.int64).max
+
+
+def covers(policy: Policy) -> bool:
+    """Whether compiled code decides for this policy; else its Python classes do."""
+    return policy.cache in CACHES
+
+
+def fast_planned(
+    trace: Trace, policy: Policy, costs: Costs, profile: Trace | None
+) -> tuple[Plan, "Log"]:
+    """All steps of a trace, one request after the other; the same plan as the classes make.
+
+    Args:
+        trace: the router's decisions.
+        policy: that `covers`.
+        costs: of everything.
+        profile: an earlier trace that a prefetcher may learn from.
+
+    Raises:
+        InputError: as for `offsim.policy.decider.decider_for`.
+    """
+    rows_to = step_ends(trace)
+    decided = decided_for(trace, rows_to, policy, costs, profile)
+    kinds, kind_of = costs.kinds()
+    tokens = np.diff(rows_to, prepend=0)
+    sizes, size_of = np.unique(tokens, return_inverse=True)
+    most = int(decided.tokens.max(initial=1))
+    compute = costs.calibration.compute
+    dispatch = at_sizes(compute.dispatch, sizes)
+    seconds = (
+        at_sizes(compute.expert, np.arange(1, most + 1)),
+        at_sizes(compute.first, sizes) + dispatch,
+        at_sizes(compute.dense, sizes) + dispatch,
+        at_sizes(compute.head, sizes),
+    )
+    first, later, head = (most + len(sizes) * at for at in range(3))
+    before = np.empty((len(tokens), trace.layers), np.int32)
+    before[:] = (later + size_of)[:, None]
+    before[:, 0] = first + size_of
+    drops = decided.dropped != NONE
+    plan = Plan(
+        layers=trace.layers,
+        first_load=0,
+        begin=np.zeros(len(tokens), np.int64),
+        head=(head + size_of).astype(np.int32),
+        before=before.reshape(-1),
+        uses_to=decided.uses_to,
+        run=decided.tokens - np.int32(1),
+        load=decided.load,
+        demands_to=decided.demands_to,
+        loads_to=decided.loads_to,
+        kind=kind_of.reshape(-1)[decided.moved],
+        drops_to=np.cumsum(drops, dtype=np.int32),
+        drop=decided.dropped[drops],
+        durations=np.rint(np.concatenate(seconds) * PS).astype(np.int64),
+        kinds=kinds,
+        recurs=True,
+    )
+    check_durations(plan)
+    return plan, Log(decided, trace.layers, trace.info.experts_per_layer)
+
+
+def step_ends(trace: Trace) -> Ints:
+    """[steps] where the tokens of each step of `offsim.trace.steps_of` end."""
+    starts = (np.diff(trace.request, prepend=trace.request[0] - 1) != 0) | (trace.phase == DECODE)
+    return np.append(np.flatnonzero(starts)[1:], trace.tokens)
+
+
+def decided_for(
+    trace: Trace, rows_to: Ints, policy: Policy, costs: Costs, profile: Trace | None
+) -> Decided:
+    """All decisions of a policy that is covered."""
+    layers, experts = trace.layers, trace.info.experts_per_layer
+    ids = np.ascontiguousarray(trace.experts)
+    cache = CACHES[policy.cache]
+    keys = np.zeros((layers * experts, KEY), np.int64)
+    keys[:, BRINGS] = NONE
+    next_use = np.empty((0, 0, 0), np.int64)
+    if policy.cache == "belady":
+        next_use = np.empty(ids.shape, np.int64)
+        keys[:, SCORE] = NEVER
+        look_back(ids, rows_to, next_use, keys)
+    pools = np.full((layers if policy.scope == "layer" else 1, POOL), NONE, np.int64)
+    pools[:, FREE] = policy.slots * (1 if policy.scope == "layer" else layers)
+    asked = Asked(ids, rows_to, next_use, *candidates_of(trace, rows_to, policy, profile))
+    tokens = np.diff(rows_to, prepend=0)
+    uses = int(np.minimum(tokens * trace.top_k, experts).sum()) * layers
+    loads = uses + len(asked.candidates)
+    lookups = len(rows_to) * layers
+    rooms = {"key": uses, "tokens": uses, "load": uses, "uses_to": lookups}
+    rooms |= {"demands_to": lookups, "loads_to": lookups}
+    rooms |= dict.fromkeys(("moved", "left", "staged", "dropped"), loads)
+    decided = Decided(
+        **{n: np.empty(r, np.bool_ if n == "staged" else np.int32) for n, r in rooms.items()}
+    )
+    nbytes = np.array([[costs.link_bytes(lay, e) for e in range(experts)] for lay in range(layers)])
+    budget = sys.maxsize if policy.prefetch_bytes is None else policy.prefetch_bytes
+    uses, loads = decide(
+        asked, cache, keys, pools, nbytes.reshape(-1), budget, decided, np.zeros(layers, np.int64)
+    )
+    ends = dict.fromkeys(("key", "tokens", "load"), uses)
+    ends |= dict.fromkeys(("moved", "left", "staged", "dropped"), loads)
+    return decided._replace(**{name: getattr(decided, name)[:end] for name, end in ends.items()})
+
+
+@compiled
+def look_back(ids: "Ids", rows_to: Ints, next_use: Ints, keys: Ints) -> None:
+    """For each use the next lookup that asks for the same expert; at the end SCORE has the first.
+
+    Args:
+        ids: [tokens, layers, top_k] uint16.
+        rows_to: [steps] where the tokens of each step end.
+        next_use: [tokens, layers, top_k] filled.
+        keys: [layers * experts, KEY] with NEVER as SCORE.
+    """
+    layers, top_k = ids.shape[1], ids.shape[2]
+    experts = len(keys) // layers
+    for back in range(len(rows_to)):
+        step = len(rows_to) - 1 - back
+        row = rows_to[step - 1] if step else 0
+        for layer in range(layers):
+            for token in range(row, rows_to[step]):
+                for slot in range(top_k):
+                    key = layer * experts + ids[token, layer, slot]
+                    next_use[token, layer, slot] = keys[key, SCORE]
+            for token in range(row, rows_to[step]):
+                for slot in range(top_k):
+                    key = layer * experts + ids[token, layer, slot]
+                    keys[key, SCORE] = step * layers + layer
+
+
+class Log(Sequence[Decision]):
+    """A decision log that is made when it is read.
+
+    Args:
+        decided: the decisions as arrays.
+        layers: MoE layers.
+        experts: of each.
+    """
+
+    def __init__(self, decided: Decided, layers: int, experts: int) -> None:
+        self._decided, self._layers, self._experts = decided, layers, experts
+
+    def __len__(self) -> int:
+        return len(self._decided.uses_to)
+
+    def __getitem__(self, at: int) -> Decision:  # type: ignore[override]
+        """The decision of one lookup."""
+        return next(self._from(range(len(self))[at], 1))
+
+    def __iter__(self) -> Iterator[Decision]:
+        return self._from(0, len(self))
+
+    def _from(self, first: int, count: int) -> Iterator[Decision]:
+        d = self._decided
+        use, load = (int(ends[first - 1]) if first else 0 for ends in (d.uses_to, d.loads_to))
+        for lookup in range(first, first + count):
+            demands, last = int(d.demands_to[lookup]), int(d.loads_to[lookup])
+            used = d.load[use : d.uses_to[lookup]]
+            experts = d.key[use : d.uses_to[lookup]] % self._experts
+            missed = (used >= load) & (used < demands)
+            misses = tuple(experts[missed].tolist())
+            left = [self._left(at) for at in range(load, last)]
+            staged = [e for e, out in zip(misses, d.staged[load:demands], strict=True) if out]
+            yield Decision(
+                lookup % self._layers,
+                tuple(experts[~missed].tolist()),
+                misses,
+                tuple(left[: demands - load]),
+                tuple(staged),
+                tuple(self._key(key) for key in d.moved[demands:last].tolist()),
+                tuple(left[demands - load :]),
+            )
+            use, load = int(d.uses_to[lookup]), last
+
+    def _left(self, load: int) -> tuple[Key, ...]:
+        key = int(self._decided.left[load])
+        return () if key == NONE else (self._key(key),)
+
+    def _key(self, key: int) -> Key:
+        return divmod(key, self._experts)

@@ -1,0 +1,125 @@
+"""Compiled decisions and plans equal those of the policy classes."""
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from offsim.policy.policy import Policy
+from offsim.simulate import predict, simulate
+from offsim.simulate.costs import Costs
+from offsim.simulate.fast.keys import CACHES
+from offsim.simulate.fast.planning import covers, fast_planned
+from offsim.simulate.plan import Plan
+from offsim.simulate.simulation import planned
+from offsim.trace import DECODE, PREFILL, Trace
+from offsim.trace.format import NOWHERE, TraceInfo
+from tests.builders import calibration, codec_figures
+
+PREFETCHERS = (
+    "none",
+    "gate",
+    "last-token",
+    "transition",
+    "popularity",
+    "oracle",
+    "noisy-oracle",
+)
+
+
+@st.composite
+def traces(draw: st.DrawFn, layers: int, experts: int) -> Trace:
+    """Requests of a prompt and single tokens, with what the gates chose two layers ahead."""
+    top_k = draw(st.integers(1, min(3, experts)))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    lengths = draw(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 6)), min_size=1, max_size=3))
+    lengths = [(prompt, decode) for prompt, decode in lengths if prompt + decode] or [(2, 1)]
+    tokens = sum(map(sum, lengths))
+    skew = rng.random(experts) ** draw(st.sampled_from([0, 2])) + 1e-3
+
+    def chosen(*shape: int) -> np.ndarray:
+        return (rng.random((*shape, experts)) / skew).argsort(-1)[..., :top_k].astype(np.uint16)
+
+    ahead = chosen(tokens, layers, 2)
+    for distance in (1, 2):
+        ahead[:, max(0, layers - distance) :, distance - 1] = NOWHERE
+    return Trace(
+        TraceInfo(model="toy", experts_per_layer=experts, source="made for a test"),
+        experts=chosen(tokens, layers),
+        weights=np.full((tokens, layers, top_k), 0.5, np.float16),
+        request=np.repeat(np.arange(len(lengths)), [p + d for p, d in lengths]).astype(np.int32),
+        position=np.concatenate([np.arange(p + d) for p, d in lengths]).astype(np.int32),
+        phase=np.concatenate(
+            [np.repeat([PREFILL, DECODE], (prompt, decode)) for prompt, decode in lengths]
+        ).astype(np.uint8),
+        lookahead=ahead,
+    )
+
+
+@st.composite
+def scenarios(draw: st.DrawFn) -> tuple[Trace, Policy, Costs]:
+    layers, experts = draw(st.integers(1, 4)), draw(st.integers(2, 7))
+    trace = draw(traces(layers, experts))
+    prefetch = draw(st.sampled_from(PREFETCHERS))
+    noisy = prefetch == "noisy-oracle"
+    policy = Policy(
+        cache=draw(st.sampled_from(sorted(CACHES))),
+        slots=draw(st.integers(0, experts)),
+        scope=draw(st.sampled_from(["layer", "global"])),
+        prefetch=prefetch,
+        distance=draw(st.integers(1, 2)),
+        prefetch_bytes=draw(st.sampled_from([None, 0, 1500, 5000])),
+        precision=0.6 if noisy else 1.0,
+        recall=0.7 if noisy else 1.0,
+    )
+    rng = np.random.default_rng(layers * experts)
+    figures = codec_figures(layers=layers, experts=experts)
+    sizes = rng.integers(900, 1100, (layers, experts)).tolist()
+    machine = calibration(
+        figures.model_copy(update={"blob_bytes": sizes}), layers=layers, experts=experts
+    )
+    return trace, policy, Costs(machine, policy, 1000.0)
+
+
+def resolved(plan: Plan) -> dict[str, object]:
+    """A plan with durations in the place of their indices."""
+    columns = plan._asdict()
+    durations, kinds = columns.pop("durations"), columns.pop("kinds")
+    for name in ("head", "before", "run"):
+        columns[name] = durations[columns[name]]
+    columns["kinds"] = [part[columns.pop("kind")] for part in (kinds.stages,)]
+    return {name: np.asarray(value).tolist() for name, value in columns.items()}
+
+
+@settings(max_examples=400, deadline=None, derandomize=True)
+@given(scenarios())
+def test_compiled_decisions_are_those_of_the_classes(
+    scenario: tuple[Trace, Policy, Costs],
+) -> None:
+    trace, policy, costs = scenario
+    expected, log = planned(trace, policy, costs, trace, None)
+    found, fast_log = fast_planned(trace, policy, costs, trace)
+    assert list(fast_log) == list(log)
+    assert resolved(found) == resolved(expected)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(scenarios())
+def test_engines_agree_on_traces_and_with_the_metrics_of_the_record(
+    scenario: tuple[Trace, Policy, Costs],
+) -> None:
+    from offsim.record import metrics_of
+
+    trace, policy, costs = scenario
+    given_to = (trace, policy, costs.calibration, 1000.0, trace)
+    fast, slow = simulate(*given_to, engine="fast"), simulate(*given_to, engine="simpy")
+    assert fast == slow
+    metrics = repr(metrics_of(fast))  # nan differs from itself, not in print
+    assert repr(predict(*given_to, engine="fast")) == metrics
+    assert repr(predict(*given_to, engine="simpy")) == metrics
+
+
+@pytest.mark.parametrize("cache", ["lru", "fifo", "lfu", "belady"])
+def test_what_is_covered(cache: str) -> None:
+    assert covers(Policy(cache=cache))
+    assert not covers(Policy(cache="s3-fifo"))
