@@ -36,7 +36,7 @@ def poisson(requests: int, per_s: float, seed: int = 0) -> Seconds:
 
 def even(requests: int, span_s: float) -> Seconds:
     """Evenly over a span: the first at its beginning, the last one gap before its end."""
-    return np.arange(requests) * (span_s / requests)
+    return np.arange(requests, dtype=np.float64) * (span_s / requests)
 
 
 def from_csv(path: Path, requests: Sequence[int]) -> Seconds:

@@ -191,9 +191,9 @@ class _Steps:
                         self.stall[stage] += part
                 else:
                     yield from engine.work(before)
-                    since, stalled = env.now, list(self.stall)
+                    since, stalled, quiet = env.now, list(self.stall), engine.quiet
                     idle = yield from self._experts(lookup)
-                    if engine.quiet:
+                    if quiet and engine.quiet:
                         memory.keep(lookup, env.now - since, idle, stalled, self.stall)
                 if idle or engine.cold:
                     engine.cold = coldness(engine.cold, idle, *self.cooling)
@@ -284,9 +284,9 @@ class _Memory:
     """
 
     def __init__(self, plan: Plan) -> None:
-        kinds = np.append(plan.kind, NONE)[
-            np.where(plan.load == NONE, -1, plan.load - plan.first_load)
-        ]
+        # What an earlier plan fetched ahead is there as soon as nothing is on its way.
+        own = plan.load - plan.first_load
+        kinds = np.append(plan.kind, NONE)[np.where(own < 0, -1, own)]
         codes = plan.run.astype(np.int64) * (len(plan.kinds.chunks) + 1) + kinds + 1
         self._codes = codes.tobytes()
         self._ends = [0, *(8 * plan.uses_to.astype(np.int64)).tolist()]

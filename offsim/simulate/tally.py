@@ -33,8 +33,9 @@ def tally(plans: Sequence[Plan]) -> Tally:
     """Count what plans ask for."""
     counts = Tally(*np.zeros((5, sum(plan.steps for plan in plans)), np.int64))
     used = np.zeros(max(plan.first_load + len(plan.kind) for plan in plans), np.bool_)
-    for plan in plans:
-        _mark(plan, used)
+    if any(bool((plan.demands_to != plan.loads_to).any()) for plan in plans):
+        for plan in plans:
+            _mark(plan, used)
     first = 0
     for plan in plans:
         _count(plan, used, Tally(*(column[first : first + plan.steps] for column in counts)))
@@ -52,19 +53,25 @@ def _mark(plan: Plan, used: npt.NDArray[np.bool_]) -> None:
 
 @compiled
 def _count(plan: Plan, used: npt.NDArray[np.bool_], counts: Tally) -> None:
+    nbytes, kind = plan.kinds.nbytes, plan.kind
     use = load = 0
     for step in range(len(plan.begin)):
-        before = use
-        for lookup in range(step * plan.layers, (step + 1) * plan.layers):
-            use = plan.uses_to[lookup]
-            counts.misses[step] += plan.demands_to[lookup] - load
-            while load < plan.demands_to[lookup]:
-                counts.demand_bytes[step] += plan.kinds.nbytes[plan.kind[load]]
-                load += 1
-            while load < plan.loads_to[lookup]:
-                nbytes = plan.kinds.nbytes[plan.kind[load]]
-                counts.prefetch_bytes[step] += nbytes
-                if not used[plan.first_load + load]:
-                    counts.wasted_bytes[step] += nbytes
-                load += 1
-        counts.lookups[step] = use - before
+        first, end = step * plan.layers, (step + 1) * plan.layers
+        fetched = 0
+        for lookup in range(first, end):
+            fetched += plan.loads_to[lookup] - plan.demands_to[lookup]
+        last = plan.loads_to[end - 1]
+        demand = ahead = wasted = 0
+        for at in range(load, last):
+            demand += nbytes[kind[at]]
+        if fetched:
+            for lookup in range(first, end):
+                for at in range(plan.demands_to[lookup], plan.loads_to[lookup]):
+                    ahead += nbytes[kind[at]]
+                    if not used[plan.first_load + at]:
+                        wasted += nbytes[kind[at]]
+        counts.lookups[step] = plan.uses_to[end - 1] - use
+        counts.misses[step] = last - load - fetched
+        counts.demand_bytes[step], counts.prefetch_bytes[step] = demand - ahead, ahead
+        counts.wasted_bytes[step] = wasted
+        use, load = plan.uses_to[end - 1], last

@@ -1,7 +1,7 @@
 """What `offsim.policy.decider.Decider` decides, compiled, for caches of slots that it covers.
 
-Arguments, in all functions: `keys` and `pools` as in `offsim.simulate.fast.keys`; an expert is
-named by its key, layer * experts + expert.
+Arguments, in all functions: `keys` as in `offsim.simulate.fast.keys`; an expert is named by its
+key, layer * experts + expert.
 """
 
 from typing import NamedTuple
@@ -15,6 +15,8 @@ from offsim.simulate.fast.keys import (
     BELADY,
     BRINGS,
     COUNT,
+    LFU,
+    LRU,
     MARK,
     PENDING,
     RESIDENT,
@@ -33,13 +35,15 @@ class Asked(NamedTuple):
         rows_to: [steps] where the tokens of each step end.
         next_use: [tokens, layers, top_k] for belady: the next lookup that asks for the same
             expert, as long as it is not of the same step; else empty.
+        kind_of: [keys] row in `offsim.simulate.plan.Kinds` of a load that brings an expert.
         candidates: [candidates] keys that a prefetcher names, in order of preference.
         candidates_to: [lookups] where those of each lookup end; empty without a prefetcher.
     """
 
     experts: npt.NDArray[np.uint16]
     rows_to: Ints
-    next_use: Ints
+    next_use: Ids
+    kind_of: Ids
     candidates: Ids
     candidates_to: Ints
 
@@ -49,24 +53,26 @@ class Decided(NamedTuple):
 
     Attributes:
         key: [uses] of each distinct expert of each lookup, in router order.
-        tokens: [uses] that it serves.
+        run: [uses] tokens that it serves, less one.
         load: see `Plan`.
         uses_to: see `Plan`.
         demands_to: see `Plan`.
         loads_to: see `Plan`.
         moved: [loads] key of what each brings.
+        kind: see `Plan`.
         left: [loads] key of who leaves for it, or NONE.
         staged: [loads] whether it passes through without a slot.
         dropped: [loads] the unused prefetch whose expert leaves for it, or NONE.
     """
 
     key: Ids
-    tokens: Ids
+    run: Ids
     load: Ids
     uses_to: Ids
     demands_to: Ids
     loads_to: Ids
     moved: Ids
+    kind: Ids
     left: Ids
     staged: npt.NDArray[np.bool_]
     dropped: Ids
@@ -76,8 +82,8 @@ class Decided(NamedTuple):
 def decide(
     asked: Asked,
     cache: int,
-    keys: Ints,
-    pools: Ints,
+    keys: Ids,
+    pools: int,
     nbytes: Ints,
     budget: int,
     decided: Decided,
@@ -89,7 +95,7 @@ def decide(
         asked: the trace.
         cache: one of CACHES.
         keys: fresh.
-        pools: one, or one a layer, fresh.
+        pools: one, or one a layer.
         nbytes: [keys] bytes that are issued for an expert.
         budget: bytes that may be issued ahead in a step.
         decided: filled.
@@ -98,47 +104,43 @@ def decide(
     Returns:
         How many uses and loads there are.
     """
-    layers, top_k = asked.experts.shape[1], asked.experts.shape[2]
-    experts = len(keys) // layers
+    layers = asked.experts.shape[1]
+    total = len(keys) - pools
+    experts = total // layers
     uses = loads = row = lookup = named = 0
     now = 0  # counts lookups and fetches: what is marked with it is kept
     for step in range(len(asked.rows_to)):
         end, budget_left = asked.rows_to[step], budget
         for layer in range(layers):
-            pool = layer if len(pools) > 1 else 0
+            pool = total + (layer if pools > 1 else 0)
             now += 1
-            first_use, first_load = uses, loads
-            for token in range(row, end):
-                for slot in range(top_k):
-                    key = layer * experts + asked.experts[token, layer, slot]
-                    if keys[key, MARK] != now:
-                        keys[key, MARK], keys[key, COUNT] = now, uses
-                        decided.key[uses], decided.tokens[uses] = key, 0
-                        uses += 1
-                    decided.tokens[keys[key, COUNT]] += 1
-                    if cache == BELADY:
-                        keys[key, SCORE] = asked.next_use[token, layer, slot]
             if pending[layer]:  # this layer has now asked for those of its own
                 pending[layer] = 0
                 for key in range(layer * experts, (layer + 1) * experts):
                     keys[key, PENDING] = 0
-            for use in range(first_use, uses):
+            first = uses
+            uses = _distinct(
+                asked, keys, cache, layer * experts, layer, row, end, decided, first, now
+            )
+            misses = loads
+            for use in range(first, uses):
                 key = decided.key[use]
                 if keys[key, RESIDENT]:
                     decided.load[use] = keys[key, BRINGS]
                     keys[key, BRINGS] = NONE
                 else:
-                    decided.load[use] = -2 - loads  # a miss; who leaves is decided below
-                    loads += 1
-            for use in range(first_use, uses):
-                if decided.load[use] < NONE:
-                    load = -2 - decided.load[use]
-                    decided.load[use] = load
-                    _bring(keys, pools, pool, cache, decided, load, decided.key[use], now)
+                    decided.load[use] = misses
+                    misses += 1
+            if misses > loads:  # all hits are known before anyone leaves
+                for use in range(first, uses):
+                    if decided.load[use] == loads:
+                        _bring(asked, keys, pool, cache, decided, loads, decided.key[use], now)
+                        loads += 1
             decided.uses_to[lookup], decided.demands_to[lookup] = uses, loads
-            _promote(
-                asked, keys, pools, pool, cache, layer, row, end, decided, first_use, uses, now
-            )
+            if cache in (LRU, LFU):
+                _promote(
+                    asked, keys, pool, cache, layer * experts, layer, row, end, decided, first, uses
+                )
             if len(asked.candidates_to):
                 now += 1
                 last = asked.candidates_to[lookup]
@@ -150,8 +152,8 @@ def decide(
                         continue
                     if nbytes[key] > budget_left:
                         break
-                    place = key // experts if len(pools) > 1 else 0
-                    if _bring(keys, pools, place, cache, decided, loads, key, now):
+                    place = total + (key // experts if pools > 1 else 0)
+                    if _bring(asked, keys, place, cache, decided, loads, key, now):
                         keys[key, PENDING], keys[key, BRINGS] = 1, loads
                         pending[key // experts] += 1
                         budget_left -= nbytes[key]
@@ -164,12 +166,41 @@ def decide(
 
 
 @compiled
+def _distinct(
+    asked: Asked,
+    keys: Ids,
+    cache: int,
+    base: int,
+    layer: int,
+    row: int,
+    end: int,
+    decided: Decided,
+    uses: int,
+    now: int,
+) -> int:
+    """Note and mark the distinct experts of a lookup, in router order; returns where they end."""
+    for token in range(row, end):
+        for slot in range(asked.experts.shape[2]):
+            key = base + asked.experts[token, layer, slot]
+            if cache == BELADY:
+                keys[key, SCORE] = asked.next_use[token, layer, slot]
+            if end - row > 1 and keys[key, MARK] == now:  # a token asks for none twice
+                decided.run[keys[key, COUNT]] += 1
+                continue
+            keys[key, MARK], keys[key, COUNT] = now, uses
+            decided.key[uses], decided.run[uses] = key, 0
+            uses += 1
+    return uses
+
+
+@compiled
 def _bring(
-    keys: Ints, pools: Ints, pool: int, cache: int, decided: Decided, load: int, key: int, now: int
+    asked: Asked, keys: Ids, pool: int, cache: int, decided: Decided, load: int, key: int, now: int
 ) -> bool:
     """Note a load and who leaves for it; returns whether its expert found a slot."""
-    kept, left = let_in(keys, pools, pool, cache, key, now)
-    decided.moved[load], decided.left[load], decided.staged[load] = key, left, not kept
+    kept, left = let_in(keys, pool, cache, key, now)
+    decided.moved[load], decided.kind[load] = key, asked.kind_of[key]
+    decided.left[load], decided.staged[load] = left, not kept
     decided.dropped[load] = NONE
     if left != NONE:
         decided.dropped[load] = keys[left, BRINGS]
@@ -180,29 +211,27 @@ def _bring(
 @compiled
 def _promote(
     asked: Asked,
-    keys: Ints,
-    pools: Ints,
+    keys: Ids,
     pool: int,
     cache: int,
+    base: int,
     layer: int,
     row: int,
     end: int,
     decided: Decided,
     first_use: int,
     uses: int,
-    now: int,
 ) -> None:
     """The lookup is over: recency follows the last use of each, by token, then by slot."""
     if end - row == 1:
         for use in range(first_use, uses):
-            used(keys, pools, pool, cache, decided.key[use])
+            used(keys, pool, cache, decided.key[use])
         return
-    experts = len(keys) // asked.experts.shape[1]
     for token in range(row, end):  # every use anew: the last one stays
         for slot in range(asked.experts.shape[2]):
-            keys[layer * experts + asked.experts[token, layer, slot], COUNT] = token
+            keys[base + asked.experts[token, layer, slot], COUNT] = token
     for token in range(row, end):
         for slot in range(asked.experts.shape[2]):
-            key = layer * experts + asked.experts[token, layer, slot]
+            key = base + asked.experts[token, layer, slot]
             if keys[key, COUNT] == token:
-                used(keys, pools, pool, cache, key)
+                used(keys, pool, cache, key)

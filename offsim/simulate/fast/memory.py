@@ -46,7 +46,7 @@ def fresh_memory(plan: Plan) -> Memory:
         np.zeros(places, np.int64),
         np.empty((places, 3 + len(STAGES)), np.int64),
         np.zeros(1, np.int64),
-        int((62 - bits[1] - bits[2]) / bits[0]),
+        int((62 - bits[1] - bits[2]) / max(bits[0], 1)),  # no kinds: nothing is loaded
         bases,
     )
 

@@ -13,13 +13,13 @@ from offsim.simulate.clock import PS, Ints
 from offsim.simulate.costs import Costs
 from offsim.simulate.fast.compiled import compiled
 from offsim.simulate.fast.deciding import Asked, Decided, decide
-from offsim.simulate.fast.foresight import candidates_of
-from offsim.simulate.fast.keys import BRINGS, CACHES, FREE, KEY, POOL, SCORE
+from offsim.simulate.fast.foresight import Experts, candidates_of
+from offsim.simulate.fast.keys import AFTER, BEFORE, BRINGS, CACHES, FREE, KEY, SCORE
 from offsim.simulate.plan import NONE, Ids, Plan
 from offsim.simulate.planner import check_durations
 from offsim.trace import DECODE, Trace
 
-NEVER = np.iinfo(np.int64).max
+NEVER = np.iinfo(np.int32).max
 
 
 def covers(policy: Policy) -> bool:
@@ -42,11 +42,11 @@ def fast_planned(
         InputError: as for `offsim.policy.decider.decider_for`.
     """
     rows_to = step_ends(trace)
-    decided = decided_for(trace, rows_to, policy, costs, profile)
     kinds, kind_of = costs.kinds()
+    decided = decided_for(trace, rows_to, policy, costs, kind_of.reshape(-1), profile)
     tokens = np.diff(rows_to, prepend=0)
     sizes, size_of = np.unique(tokens, return_inverse=True)
-    most = int(decided.tokens.max(initial=1))
+    most = int(sizes[-1])  # an expert serves a token once
     compute = costs.calibration.compute
     dispatch = at_sizes(compute.dispatch, sizes)
     seconds = (
@@ -59,7 +59,9 @@ def fast_planned(
     before = np.empty((len(tokens), trace.layers), np.int32)
     before[:] = (later + size_of)[:, None]
     before[:, 0] = first + size_of
-    drops = decided.dropped != NONE
+    drops = np.zeros(len(decided.kind), np.bool_)
+    if policy.prefetch != "none":
+        drops = decided.dropped != NONE
     plan = Plan(
         layers=trace.layers,
         first_load=0,
@@ -67,11 +69,11 @@ def fast_planned(
         head=(head + size_of).astype(np.int32),
         before=before.reshape(-1),
         uses_to=decided.uses_to,
-        run=decided.tokens - np.int32(1),
+        run=decided.run,
         load=decided.load,
         demands_to=decided.demands_to,
         loads_to=decided.loads_to,
-        kind=kind_of.reshape(-1)[decided.moved],
+        kind=decided.kind,
         drops_to=np.cumsum(drops, dtype=np.int32),
         drop=decided.dropped[drops],
         durations=np.rint(np.concatenate(seconds) * PS).astype(np.int64),
@@ -89,29 +91,30 @@ def step_ends(trace: Trace) -> Ints:
 
 
 def decided_for(
-    trace: Trace, rows_to: Ints, policy: Policy, costs: Costs, profile: Trace | None
+    trace: Trace, rows_to: Ints, policy: Policy, costs: Costs, kind_of: Ids, profile: Trace | None
 ) -> Decided:
     """All decisions of a policy that is covered."""
     layers, experts = trace.layers, trace.info.experts_per_layer
     ids = np.ascontiguousarray(trace.experts)
     cache = CACHES[policy.cache]
-    keys = np.zeros((layers * experts, KEY), np.int64)
+    pools = layers if policy.scope == "layer" else 1
+    keys = np.zeros((layers * experts + pools, KEY), np.int32)
     keys[:, BRINGS] = NONE
-    next_use = np.empty((0, 0, 0), np.int64)
+    keys[-pools:, FREE] = policy.slots * (layers // pools)
+    keys[-pools:, BEFORE] = keys[-pools:, AFTER] = np.arange(len(keys) - pools, len(keys))
+    next_use = np.empty((0, 0, 0), np.int32)
     if policy.cache == "belady":
-        next_use = np.empty(ids.shape, np.int64)
+        next_use = np.empty(ids.shape, np.int32)
         keys[:, SCORE] = NEVER
-        look_back(ids, rows_to, next_use, keys)
-    pools = np.full((layers if policy.scope == "layer" else 1, POOL), NONE, np.int64)
-    pools[:, FREE] = policy.slots * (1 if policy.scope == "layer" else layers)
-    asked = Asked(ids, rows_to, next_use, *candidates_of(trace, rows_to, policy, profile))
+        look_back(ids, rows_to, next_use, keys, experts)
+    asked = Asked(ids, rows_to, next_use, kind_of, *candidates_of(trace, rows_to, policy, profile))
     tokens = np.diff(rows_to, prepend=0)
     uses = int(np.minimum(tokens * trace.top_k, experts).sum()) * layers
     loads = uses + len(asked.candidates)
     lookups = len(rows_to) * layers
-    rooms = {"key": uses, "tokens": uses, "load": uses, "uses_to": lookups}
+    rooms = {"key": uses, "run": uses, "load": uses, "uses_to": lookups}
     rooms |= {"demands_to": lookups, "loads_to": lookups}
-    rooms |= dict.fromkeys(("moved", "left", "staged", "dropped"), loads)
+    rooms |= dict.fromkeys(("moved", "kind", "left", "staged", "dropped"), loads)
     decided = Decided(
         **{n: np.empty(r, np.bool_ if n == "staged" else np.int32) for n, r in rooms.items()}
     )
@@ -120,23 +123,23 @@ def decided_for(
     uses, loads = decide(
         asked, cache, keys, pools, nbytes.reshape(-1), budget, decided, np.zeros(layers, np.int64)
     )
-    ends = dict.fromkeys(("key", "tokens", "load"), uses)
-    ends |= dict.fromkeys(("moved", "left", "staged", "dropped"), loads)
+    ends = dict.fromkeys(("key", "run", "load"), uses)
+    ends |= dict.fromkeys(("moved", "kind", "left", "staged", "dropped"), loads)
     return decided._replace(**{name: getattr(decided, name)[:end] for name, end in ends.items()})
 
 
 @compiled
-def look_back(ids: "Ids", rows_to: Ints, next_use: Ints, keys: Ints) -> None:
+def look_back(ids: Experts, rows_to: Ints, next_use: Ids, keys: Ids, experts: int) -> None:
     """For each use the next lookup that asks for the same expert; at the end SCORE has the first.
 
     Args:
         ids: [tokens, layers, top_k] uint16.
         rows_to: [steps] where the tokens of each step end.
         next_use: [tokens, layers, top_k] filled.
-        keys: [layers * experts, KEY] with NEVER as SCORE.
+        keys: [layers * experts, KEY] at least, with NEVER as SCORE.
+        experts: of each layer.
     """
     layers, top_k = ids.shape[1], ids.shape[2]
-    experts = len(keys) // layers
     for back in range(len(rows_to)):
         step = len(rows_to) - 1 - back
         row = rows_to[step - 1] if step else 0
