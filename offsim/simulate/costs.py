@@ -94,8 +94,7 @@ class Costs:
         sizes, kind = np.unique(nbytes, return_inverse=True)
         stages = [[whole(s) for s in self.stages_s(int(size))] for size in sizes]
         chunks = [self.chunks(int(size)) for size in sizes]
-        kinds = Kinds(_ints(stages), _ints(chunks), sizes.astype(np.int64))
-        kinds.stages[:, LINK] = np.maximum(kinds.stages[:, LINK], 1)  # a load is on some path
+        kinds = Kinds.of(_ints(stages), _ints(chunks), sizes.astype(np.int64))
         return kinds, kind.reshape(nbytes.shape).astype(np.int32)
 
     def machine(self) -> Machine:

@@ -13,9 +13,8 @@ from offsim.record.events import STAGES
 from offsim.record.stall import split_ps
 from offsim.simulate.clock import UNDISTURBED, coldness
 from offsim.simulate.plan import NONE, Clocks, LoadClocks, Machine, Plan
-from offsim.simulate.station import LOOK, Job, Station, Worker, after
+from offsim.simulate.station import LINK, LOOK, Job, Station, Worker, after
 
-LINK = STAGES.index("link")
 MOST_REMEMBERED = 200_000
 Process = Generator[simpy.Event, Any, None]
 
@@ -50,9 +49,8 @@ class SimpyEngine:
             int(machine.servers[stage]),
             int(machine.handover[stage]),
             rate,
-            machine.pipelined,
             self._live,
-            self._chunk_served,
+            self._served,
         )
 
     @property
@@ -109,7 +107,7 @@ class SimpyEngine:
         self._poke(job, 0)
 
     def drop(self, number: int) -> None:
-        """Give up a prefetch: what is being served goes on to the end of its chunk."""
+        """Give up a prefetch: what is being served goes on to its end, on the link of its chunk."""
         job = self.bringing.pop(number)
         job.gone = True
         if not any(job.serving):
@@ -127,7 +125,7 @@ class SimpyEngine:
                 self._stations[later].poke()
                 return
 
-    def _chunk_served(self, job: Job, stage: int) -> None:
+    def _served(self, job: Job, stage: int) -> None:
         self._poke(job, stage + 1)
         if job.ready != NONE or (job.gone and not any(job.serving)):
             self._live.pop(job.number, None)
@@ -201,6 +199,7 @@ class _Steps:
             clocks.end[step] = env.now
             clocks.stall[step] = self.stall
             clocks.late[step] = self.late
+        yield after(env, LOOK)  # what else ends in this instant has ended
 
     def _experts(self, lookup: int) -> Generator[simpy.Event, Any, int]:
         """The experts of one layer: the resident ones, then each as it becomes ready.
@@ -261,7 +260,8 @@ class _Steps:
     def _job(self, load: int, *, urgent: bool) -> Job:
         kind = self.kind[load]
         number = self.plan.first_load + load
-        return Job(number, self.stages[kind], self.chunks[kind], urgent=urgent)
+        pipelined = self.machine.pipelined
+        return Job(number, self.stages[kind], self.chunks[kind], urgent=urgent, pipelined=pipelined)
 
     def _drop_for(self, load: int) -> None:
         for number in self.drops[self.drops_to[load] : self.drops_to[load + 1]]:

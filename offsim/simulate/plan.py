@@ -46,7 +46,8 @@ class Kinds(NamedTuple):
     """Loads that cost the same are of one kind.
 
     Attributes:
-        stages: [kinds, stages] ps in each stage, all chunks together; 0: not on its path.
+        stages: [kinds, stages] ps in each stage, all chunks together, at least 1 for each chunk;
+            0: not on its path. Every load is on the path of the link.
         chunks: [kinds] how many parts a load moves in.
         nbytes: [kinds] over the link.
     """
@@ -54,6 +55,15 @@ class Kinds(NamedTuple):
     stages: Ints
     chunks: Ints
     nbytes: Ints
+
+    @classmethod
+    def of(cls, stages: Ints, chunks: Ints, nbytes: Ints) -> "Kinds":
+        """Kinds whose durations are rounded up to what the clock can count."""
+        least = chunks[:, None]
+        stages = np.where(stages > 0, np.maximum(stages, least), 0)
+        link = STAGES.index("link")
+        stages[:, link] = np.maximum(stages[:, link], chunks)
+        return cls(stages, chunks, nbytes)
 
 
 class Plan(NamedTuple):

@@ -72,7 +72,7 @@ class Planner:
         """The steps since the last plan."""
         columns, kinds, first = self._columns, self._kinds, self._first_load
         if self._noise is not None:
-            kinds = Kinds(
+            kinds = Kinds.of(
                 np.array(self._noisy, np.int64).reshape(-1, kinds.stages.shape[1]),
                 kinds.chunks[columns.kind],
                 kinds.nbytes[columns.kind],

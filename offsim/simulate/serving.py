@@ -105,7 +105,10 @@ def predict_serving(
     engine: EngineName = "fast",
     noise_seed: int | None = None,
 ) -> Metrics:
-    """The metrics of `serve`, without keeping every load, wait and decision."""
+    """The metrics of `serve`, without keeping every load, wait and decision.
+
+    They are the same to the last bit up to 4,000 s; the seconds of a record are rounded beyond.
+    """
     shared = (trace, policy, calibration, arrivals, batching)
     return serving(*shared, link_bytes_per_s, profile, engine, noise_seed).metrics()
 

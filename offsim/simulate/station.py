@@ -10,10 +10,12 @@ from functools import partial
 
 import simpy
 
+from offsim.record.events import STAGES
 from offsim.simulate.clock import UNDISTURBED, served, stretched
 from offsim.simulate.plan import NONE
 
 LOOK, START = 2, 3
+LINK = STAGES.index("link")
 
 
 def after(env: simpy.Environment, priority: int) -> simpy.Event:
@@ -84,16 +86,22 @@ class Worker:
 class Job:
     """A load on its path.
 
+    Only the link moves it in chunks; the other stages serve it whole, or, pipelined, chunk by
+    chunk, each as soon as it has left the stage before.
+
     Args:
         number: its id.
         stages: [stages] ps in each, all chunks together; 0: not on its path.
         chunks: parts that it moves in.
         urgent: whether it is asked for now, or fetched ahead.
-        nbytes: over the link.
+        pipelined: whether all stages serve chunks.
     """
 
-    def __init__(self, number: int, stages: list[int], chunks: int, *, urgent: bool) -> None:
+    def __init__(
+        self, number: int, stages: list[int], chunks: int, *, urgent: bool, pipelined: bool
+    ) -> None:
         self.number, self.stages, self.chunks, self.urgent = number, stages, chunks, urgent
+        self.pipelined = pipelined
         self.done = [0] * len(stages)
         self.serving = [False] * len(stages)
         self.spans = [[NONE, NONE] for _ in stages]
@@ -101,26 +109,32 @@ class Job:
         self.gone = False
         self._skip(0)
 
-    def waits_at(self, stage: int, *, pipelined: bool) -> bool:
-        """Whether a chunk of it could be served there now."""
+    def waits_at(self, stage: int) -> bool:
+        """Whether some of it could be served there now."""
         if self.gone or self.serving[stage] or self.done[stage] == self.chunks:
             return False
         before = self.done[stage - 1] if stage else self.chunks
-        return before > self.done[stage] and (pipelined or before == self.chunks)
+        return before > self.done[stage] and (self.pipelined or before == self.chunks)
 
-    def chunk_ps(self, stage: int) -> int:
-        """How long its next chunk is served, ps: equal parts, the last has the rest."""
+    def service_ps(self, stage: int) -> int:
+        """How long it is served there next, ps: chunks are equal, the last has the rest."""
         part = self.stages[stage] // self.chunks
+        if self._at_once(stage) == self.chunks:
+            return self.stages[stage]
         last = self.done[stage] == self.chunks - 1
-        return max(1, self.stages[stage] - part * (self.chunks - 1) if last else part)
+        return self.stages[stage] - part * (self.chunks - 1) if last else part
 
-    def chunk_done(self, stage: int, now: int) -> None:
-        """A chunk has been served."""
-        self.done[stage] += 1
+    def serve(self, stage: int, now: int) -> None:
+        """It has been served there."""
+        self.done[stage] += self._at_once(stage)
         self.spans[stage][1] = now
         self._skip(stage + 1)
         if self.done[-1] == self.chunks:
             self.ready = now
+
+    def _at_once(self, stage: int) -> int:
+        """Chunks that a stage serves in one go."""
+        return 1 if self.pipelined or stage == LINK else self.chunks
 
     def _skip(self, stage: int) -> None:
         """Nothing waits at a stage that is not on the path."""
@@ -138,7 +152,7 @@ class Server(Worker):
 
 
 class Station:
-    """Serves one stage of loads, chunk by chunk: the urgent first, of these the oldest.
+    """Serves one stage of loads: the urgent first, of these the oldest, and so at each chunk.
 
     Args:
         env: the SimPy environment.
@@ -146,9 +160,8 @@ class Station:
         servers: how many serve.
         handover: ps from a job's arrival to its service where a server stood idle.
         rate: of the servers, see `Worker`.
-        pipelined: whether a chunk goes on alone.
         live: all jobs that are on their path, oldest first.
-        served: told of a job one of whose chunks has been served here.
+        served: told of a job that has been served here, in whole or in part.
     """
 
     def __init__(
@@ -158,11 +171,10 @@ class Station:
         servers: int,
         handover: int,
         rate: int,
-        pipelined: bool,
         live: dict[int, Job],
         served: Callable[[Job, int], None],
     ) -> None:
-        self.env, self.stage, self.handover, self.pipelined = env, stage, handover, pipelined
+        self.env, self.stage, self.handover = env, stage, handover
         self.servers = [Server(env, rate) for _ in range(servers)]
         self.disturbs: list[Worker] = []
         self._live, self._served, self._poked = live, served, False
@@ -197,9 +209,7 @@ class Station:
         self.poke()
 
     def _waiting(self) -> Iterator[Job]:
-        return (
-            job for job in self._live.values() if job.waits_at(self.stage, pipelined=self.pipelined)
-        )
+        return (job for job in self._live.values() if job.waits_at(self.stage))
 
     def _serve_next(self, server: Server) -> None:
         waiting = list(self._waiting())
@@ -212,13 +222,13 @@ class Station:
             job.spans[self.stage][0] = self.env.now
         for other in self.disturbs:
             other.disturb()
-        server.begin(job.chunk_ps(self.stage), partial(self._end, server, job))
+        server.begin(job.service_ps(self.stage), partial(self._end, server, job))
 
     def _end(self, server: Server, job: Job) -> None:
         for other in self.disturbs:
             other.leave()
         server.free = server.fresh = True
         job.serving[self.stage] = False
-        job.chunk_done(self.stage, self.env.now)
+        job.serve(self.stage, self.env.now)
         self._served(job, self.stage)
         self.poke()

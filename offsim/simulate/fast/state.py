@@ -14,17 +14,18 @@ from offsim.simulate.plan import NONE, LoadClocks, Machine
 
 NEVER = np.iinfo(np.int64).max
 COUNT = len(STAGES)
+LINK = STAGES.index("link")
 
 # Places in State.at. NOW, ps; LIVE: loads on their path; ACTIVE: servers not idle; SERVING:
 # decoders that contend with compute; WORKING: whether compute works, with LEFT ps of undisturbed
 # work since SINCE, and its end UNTIL; COLD: of the last layer, ps; POKED: a bit for each stage
-# where something may start in this instant.
-NOW, LIVE, ACTIVE, SERVING, WORKING, LEFT, SINCE, UNTIL, COLD, POKED, SCALARS = range(11)
+# where something may start in this instant; ENDING: whether something else ends in it.
+NOW, LIVE, ACTIVE, SERVING, WORKING, LEFT, SINCE, UNTIL, COLD, POKED, ENDING, SCALARS = range(12)
 
 # Columns of State.servers. STATION: the stage that it serves; MODE: one of the three below; FRESH:
 # whether it became idle in this instant; ENDS: when it is through with what it does, NEVER where
 # idle; JOB: the load that it serves; WORK: undisturbed ps since BEGAN.
-STATION, MODE, FRESH, ENDS, JOB, WORK, BEGAN, SERVER = range(8)
+STATION, MODE, FRESH, ENDS, JOB, WORK, BEGAN, RUN, SERVER = range(9)
 IDLE, WAKING, BUSY = range(3)
 
 # Columns of State.loads. CHUNKS: parts that it moves in; URGENT: asked for now; GONE: given up;
@@ -87,7 +88,15 @@ def with_room(state: State, loads: int) -> State:
 
 
 def load_clocks(state: State, loads: int) -> LoadClocks:
-    """When the first so many loads happened."""
-    rows, link = state.loads[:loads], STAGES.index("link")
+    """When the first so many loads happened, those that are under way included."""
+    rows = state.loads[:loads].copy()
+    for server in state.servers:  # a link notes its chunks when it stops, not at each of them
+        job = int(server[JOB])
+        if (server[STATION], server[MODE]) == (LINK, BUSY) and server[RUN] > 1 and job < loads:
+            part = rows[job, STAGE + LINK] // rows[job, CHUNKS]
+            passed = (state.at[NOW] - server[BEGAN]) // part
+            if passed:
+                rows[job, DONE + LINK] += passed
+                rows[job, END + LINK] = server[BEGAN] + passed * part
     served = np.stack((rows[:, START : START + COUNT], rows[:, END : END + COUNT]), 2)
-    return LoadClocks(rows[:, ASKED], served, rows[:, DONE + link])
+    return LoadClocks(rows[:, ASKED], served, rows[:, DONE + LINK])

@@ -3,6 +3,9 @@
 An instant goes in two parts: `ends` settles everything that ends at it, `starts` begins what can
 begin. Between the two compute does what it does at that instant.
 
+The link does not stop at each chunk, only at those after which its choice may be another: `_cut`
+ends what it carries at the next chunk when a load comes to it, is raised or given up.
+
 Arguments, in all functions: `m` [MACHINE], and `at`, `servers`, `loads`, `live` as in `State`.
 """
 
@@ -20,6 +23,7 @@ from offsim.simulate.fast.state import (
     DECODER,
     DONE,
     END,
+    ENDING,
     ENDS,
     FRESH,
     GONE,
@@ -27,6 +31,7 @@ from offsim.simulate.fast.state import (
     IDLE,
     JOB,
     LEFT,
+    LINK,
     LIVE,
     MODE,
     NEVER,
@@ -34,6 +39,7 @@ from offsim.simulate.fast.state import (
     PIPELINED,
     POKED,
     READY,
+    RUN,
     SERVED,
     SERVERS,
     SERVING,
@@ -63,7 +69,7 @@ def next_end(servers: Ints) -> int:
 
 
 @compiled
-def ask(at: Ints, loads: Ints, live: Ints, load: int, urgent: bool) -> None:
+def ask(at: Ints, servers: Ints, loads: Ints, live: Ints, load: int, urgent: bool) -> None:
     """Start a load on its path; its stages and chunks are filled in."""
     loads[load, URGENT], loads[load, GONE] = urgent, False
     loads[load, READY], loads[load, ASKED] = NONE, at[NOW]
@@ -73,12 +79,20 @@ def ask(at: Ints, loads: Ints, live: Ints, load: int, urgent: bool) -> None:
     live[at[LIVE]] = load
     at[LIVE] += 1
     _skip(loads, load, 0)
-    _poke_next(at, loads, load, 0)
+    _poke_next(at, servers, loads, load, 0)
 
 
 @compiled
-def drop(at: Ints, loads: Ints, live: Ints, load: int) -> None:
-    """Give up a load: what is being served goes on to the end of its chunk."""
+def raise_to_demand(at: Ints, servers: Ints, loads: Ints, load: int) -> None:
+    """A load that was fetched ahead is asked for."""
+    loads[load, URGENT] = 1
+    _cut(at, servers, loads)
+
+
+@compiled
+def drop(at: Ints, servers: Ints, loads: Ints, live: Ints, load: int) -> None:
+    """Give up a load: what is being served goes on to its end, on the link of its chunk."""
+    _cut(at, servers, loads)
     loads[load, GONE] = True
     if loads[load, READY] == NONE and not _in_service(loads, load):
         _off(at, live, load)
@@ -128,7 +142,7 @@ def ends(m: Ints, at: Ints, servers: Ints, loads: Ints, live: Ints) -> None:
     for server in range(len(servers)):
         if servers[server, ENDS] == at[NOW]:
             if servers[server, MODE] == BUSY:
-                _chunk_served(m, at, servers, loads, live, server)
+                _served(m, at, servers, loads, live, server)
             servers[server, MODE], servers[server, ENDS] = IDLE, NEVER
             servers[server, FRESH] = 1
             at[ACTIVE] -= 1
@@ -136,8 +150,30 @@ def ends(m: Ints, at: Ints, servers: Ints, loads: Ints, live: Ints) -> None:
 
 
 @compiled
+def _cut(at: Ints, servers: Ints, loads: Ints) -> None:
+    """What links carry ends with the chunk that is on its way.
+
+    Where that chunk ends in this very instant, `starts` sees to it: no load is ready by it.
+    """
+    now = at[NOW]
+    for server in range(len(servers)):
+        carries = servers[server, STATION] == LINK and servers[server, MODE] == BUSY
+        if carries and servers[server, RUN] > 1:
+            began, load = servers[server, BEGAN], servers[server, JOB]
+            part = loads[load, STAGE + LINK] // loads[load, CHUNKS]
+            passed = (now - began + part - 1) // part  # with the one on its way, if there is one
+            if 0 < passed < servers[server, RUN]:
+                servers[server, RUN] = passed
+                servers[server, ENDS] = began + passed * part
+                at[ENDING] |= servers[server, ENDS] == now
+
+
+@compiled
 def starts(m: Ints, at: Ints, servers: Ints, loads: Ints, live: Ints) -> None:
     """Everything of the stations that can start now."""
+    if at[ENDING]:
+        at[ENDING] = 0
+        ends(m, at, servers, loads, live)
     poked = at[POKED]
     if not poked:
         return
@@ -197,7 +233,10 @@ def _serve_next(
     if not loads[chosen, DONE + stage]:
         loads[chosen, START + stage] = now
     at[ACTIVE] += 1
-    duration = max(1, _chunk_ps(loads, chosen, stage))
+    run = loads[chosen, CHUNKS] - loads[chosen, DONE + stage]
+    if m[PIPELINED]:
+        run = min(run, 1)
+    duration = _run_ps(loads, chosen, stage, run)
     rate = UNDISTURBED
     if stage == m[DECODER]:
         if not at[SERVING]:
@@ -206,22 +245,23 @@ def _serve_next(
         if at[WORKING]:
             rate = m[DECODE_RATE]
     servers[server, MODE], servers[server, JOB] = BUSY, chosen
+    servers[server, RUN] = run
     servers[server, WORK], servers[server, BEGAN] = duration, now
     servers[server, ENDS] = now + stretch(duration, rate)
 
 
 @compiled
-def _chunk_served(m: Ints, at: Ints, servers: Ints, loads: Ints, live: Ints, server: int) -> None:
+def _served(m: Ints, at: Ints, servers: Ints, loads: Ints, live: Ints, server: int) -> None:
     stage, load, now = servers[server, STATION], servers[server, JOB], at[NOW]
     if stage == m[DECODER]:
         at[SERVING] -= 1
         if not at[SERVING]:
             _compute_goes_on(at, m[COMPUTE_RATE], UNDISTURBED)
     loads[load, SERVED + stage] = 0
-    loads[load, DONE + stage] += 1
+    loads[load, DONE + stage] += servers[server, RUN]
     loads[load, END + stage] = now
     _skip(loads, load, stage + 1)
-    _poke_next(at, loads, load, stage + 1)
+    _poke_next(at, servers, loads, load, stage + 1)
     if loads[load, DONE + COUNT - 1] == loads[load, CHUNKS]:
         loads[load, READY] = now
         _off(at, live, load)
@@ -248,13 +288,14 @@ def _in_service(loads: Ints, load: int) -> bool:
 
 
 @compiled
-def _chunk_ps(loads: Ints, load: int, stage: int) -> int:
+def _run_ps(loads: Ints, load: int, stage: int, run: int) -> int:
+    """How long the next so many chunks take; they are equal, the last one has the rest."""
     chunks, whole = loads[load, CHUNKS], loads[load, STAGE + stage]
-    if chunks == 1:
+    if run == chunks:
         return whole
     part = whole // chunks
-    last = loads[load, DONE + stage] == chunks - 1
-    return whole - part * (chunks - 1) if last else part
+    last = loads[load, DONE + stage] + run == chunks
+    return whole - part * (chunks - run) if last else part * run
 
 
 @compiled
@@ -266,11 +307,13 @@ def _skip(loads: Ints, load: int, stage: int) -> None:
 
 
 @compiled
-def _poke_next(at: Ints, loads: Ints, load: int, stage: int) -> None:
+def _poke_next(at: Ints, servers: Ints, loads: Ints, load: int, stage: int) -> None:
     """The next station on a load's path, from `stage` on, may have something to start."""
     while stage < COUNT:
         if loads[load, STAGE + stage]:
             at[POKED] |= 1 << stage
+            if stage == LINK:
+                _cut(at, servers, loads)
             return
         stage += 1
 

@@ -20,7 +20,6 @@ from offsim.simulate.fast.state import (
     STAGE,
     SUBMIT,
     UNTIL,
-    URGENT,
     WAKE,
     State,
 )
@@ -31,6 +30,7 @@ from offsim.simulate.fast.stations import (
     drop,
     ends,
     next_end,
+    raise_to_demand,
     starts,
 )
 from offsim.simulate.plan import NONE, Clocks, Machine, Plan
@@ -92,14 +92,23 @@ def run_steps(
                 for stage in range(COUNT + 1):
                     stalled[stage] = stall[stage]
                 for load in range(first_load, then):
-                    drop_for(plan, at, loads, live, load)
+                    drop_for(plan, at, servers, loads, live, load)
                 waiting = to_await(
-                    loads, load_of, first_use, last_use, plan.first_load + first_load, awaited
+                    m,
+                    at,
+                    servers,
+                    loads,
+                    live,
+                    load_of,
+                    first_use,
+                    last_use,
+                    plan.first_load + first_load,
+                    awaited,
                 )
                 clocks.late[step] += waiting - (then - first_load)
                 for load in range(first_load, then):
                     work(m, at, servers, loads, live, m[SUBMIT])
-                    ask_for(plan, at, loads, live, load, True)
+                    ask_for(plan, at, servers, loads, live, load, True)
                 nth = 0  # the awaited are in router order; the residents are those between them
                 for use in range(first_use, last_use):
                     if nth < waiting and awaited[nth] == use:
@@ -127,8 +136,8 @@ def run_steps(
                     work(m, at, servers, loads, live, durations[run[use]])
                 for load in range(then, last_load):
                     work(m, at, servers, loads, live, m[SUBMIT])
-                    drop_for(plan, at, loads, live, load)
-                    ask_for(plan, at, loads, live, load, False)
+                    drop_for(plan, at, servers, loads, live, load)
+                    ask_for(plan, at, servers, loads, live, load, False)
                 if place != NONE and at[ACTIVE] == 0 and at[LIVE] == 0:
                     keep(memory, place, key, at[NOW] - since, idle, stalled, stall)
             if idle or at[COLD]:
@@ -147,12 +156,20 @@ def run_steps(
 
 @compiled
 def to_await(
-    loads: Ints, load_of: Ints, first_use: int, last_use: int, first: int, awaited: Ints
+    m: Ints,
+    at: Ints,
+    servers: Ints,
+    loads: Ints,
+    live: Ints,
+    load_of: Ints,
+    first_use: int,
+    last_use: int,
+    first: int,
+    awaited: Ints,
 ) -> int:
     """Note the uses whose load is not there yet, and raise prefetches; returns how many.
 
     Args:
-        loads: see `State`.
         load_of: [uses] ids.
         first_use: of the lookup.
         last_use: of the lookup, and one.
@@ -166,7 +183,7 @@ def to_await(
             awaited[waiting] = use
             waiting += 1
         elif load != NONE and loads[load, READY] == NONE:
-            loads[load, URGENT] = 1
+            raise_to_demand(at, servers, loads, load)
             awaited[waiting] = use
             waiting += 1
     return waiting
@@ -184,20 +201,22 @@ def first_ready(loads: Ints, load_of: Ints, awaited: Ints, waiting: int) -> int:
 
 
 @compiled
-def drop_for(plan: Plan, at: Ints, loads: Ints, live: Ints, load: int) -> None:
+def drop_for(plan: Plan, at: Ints, servers: Ints, loads: Ints, live: Ints, load: int) -> None:
     """Give up the prefetches whose place this load takes."""
     for nth in range(plan.drops_to[load - 1] if load else 0, plan.drops_to[load]):
-        drop(at, loads, live, plan.drop[nth])
+        drop(at, servers, loads, live, plan.drop[nth])
 
 
 @compiled
-def ask_for(plan: Plan, at: Ints, loads: Ints, live: Ints, load: int, urgent: bool) -> None:
+def ask_for(
+    plan: Plan, at: Ints, servers: Ints, loads: Ints, live: Ints, load: int, urgent: bool
+) -> None:
     """Ask for a load of the plan."""
     number, kind = plan.first_load + load, plan.kind[load]
     for stage in range(COUNT):
         loads[number, STAGE + stage] = plan.kinds.stages[kind, stage]
     loads[number, CHUNKS] = plan.kinds.chunks[kind]
-    ask(at, loads, live, number, urgent)
+    ask(at, servers, loads, live, number, urgent)
 
 
 @compiled

@@ -39,22 +39,21 @@ def kinds(draw: st.DrawFn) -> Kinds:
     count = draw(st.integers(1, 4))
     durations = st.sampled_from([0, 1, 5, 10, 20, 37])
     stages = np.array([[draw(durations) for _ in STAGES] for _ in range(count)])
-    stages[:, 1] = np.maximum(stages[:, 1], 1)
     chunks = np.array([draw(st.sampled_from([1, 1, 2, 3, 7])) for _ in range(count)])
-    return Kinds(stages, chunks, np.arange(1, count + 1) * 100)
+    return Kinds.of(stages, chunks, np.arange(1, count + 1) * 100)
 
 
 @st.composite
 def plans(draw: st.DrawFn, count: int = 1) -> list[Plan]:
     """Plans that go on from each other, with demands, prefetches, uses of both, and drops."""
-    layers, ahead = draw(st.integers(1, 3)), draw(st.booleans())
+    layers = draw(st.integers(1, 3))
     table = draw(kinds())
     durations = np.array(draw(st.lists(st.integers(0, 25), min_size=1, max_size=4)))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     pending: list[int] = []
     made, first_load, now = [], 0, 0
     for _ in range(count):
-        steps = draw(st.integers(1, 5))
+        steps, ahead = draw(st.integers(1, 5)), draw(st.booleans())
         columns: dict[str, list[int]] = {name: [] for name in Plan._fields}
         loads = first_load
         for _ in range(steps):
