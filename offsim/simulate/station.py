@@ -7,6 +7,7 @@ compute looks around after them (LOOK), and stations start work last (START).
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import cast
 
 import simpy
 
@@ -22,8 +23,13 @@ def after(env: simpy.Environment, priority: int) -> simpy.Event:
     """An event of this instant that comes after all of a lower priority."""
     event = env.event()
     event._ok, event._value = True, None
-    env.schedule(event, priority)
+    env.schedule(event, cast(simpy.events.EventPriority, priority))
     return event
+
+
+def now_of(env: simpy.Environment) -> int:
+    """The time, ps."""
+    return int(env.now)
 
 
 class Worker:
@@ -42,7 +48,7 @@ class Worker:
 
     def begin(self, duration: int, done: Callable[[], None]) -> None:
         """Start work that takes `duration` ps when undisturbed, more than 0; `done` at its end."""
-        self._done, self._left, self._since = done, duration, self.env.now
+        self._done, self._left, self._since = done, duration, now_of(self.env)
         self._arm()
 
     def disturb(self) -> None:
@@ -64,8 +70,8 @@ class Worker:
     def _settle(self, rate: int) -> None:
         """Count what has been done at the rate so far."""
         if self._done is not None:
-            self._left = max(0, self._left - served(self.env.now - self._since, rate))
-            self._since = self.env.now
+            self._left = max(0, self._left - served(now_of(self.env) - self._since, rate))
+            self._since = now_of(self.env)
 
     def _arm(self) -> None:
         # A timeout cannot be taken back, so each carries its turn and an outdated one is ignored.
@@ -219,7 +225,7 @@ class Station:
         server.free = False
         job.serving[self.stage] = True
         if not job.done[self.stage]:
-            job.spans[self.stage][0] = self.env.now
+            job.spans[self.stage][0] = now_of(self.env)
         for other in self.disturbs:
             other.disturb()
         server.begin(job.service_ps(self.stage), partial(self._end, server, job))
@@ -229,6 +235,6 @@ class Station:
             other.leave()
         server.free = server.fresh = True
         job.serving[self.stage] = False
-        job.serve(self.stage, self.env.now)
+        job.serve(self.stage, now_of(self.env))
         self._served(job, self.stage)
         self.poke()

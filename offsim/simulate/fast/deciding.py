@@ -108,6 +108,7 @@ def decide(
     total = len(keys) - pools
     experts = total // layers
     uses = loads = row = lookup = named = 0
+    foresees = len(asked.candidates_to) > 0
     now = 0  # counts lookups and fetches: what is marked with it is kept
     for step in range(len(asked.rows_to)):
         end, budget_left = asked.rows_to[step], budget
@@ -122,26 +123,26 @@ def decide(
             uses = _distinct(
                 asked, keys, cache, layer * experts, layer, row, end, decided, first, now
             )
-            misses = loads
+            # Who is asked for never leaves, so that who is a hit does not depend on the order.
+            alone = end - row == 1  # then the order of first uses is that of last uses
             for use in range(first, uses):
                 key = decided.key[use]
-                if keys[key, RESIDENT]:
-                    decided.load[use] = keys[key, BRINGS]
-                    keys[key, BRINGS] = NONE
-                else:
-                    decided.load[use] = misses
-                    misses += 1
-            if misses > loads:  # all hits are known before anyone leaves
-                for use in range(first, uses):
-                    if decided.load[use] == loads:
-                        _bring(asked, keys, pool, cache, decided, loads, decided.key[use], now)
-                        loads += 1
+                if not keys[key, RESIDENT]:
+                    decided.load[use] = loads
+                    _bring(asked, keys, pool, cache, decided, loads, key, now)
+                    loads += 1
+                    if alone and cache == LFU:
+                        keys[key, SCORE] += 1
+                    continue
+                decided.load[use] = NONE
+                if foresees:
+                    decided.load[use], keys[key, BRINGS] = keys[key, BRINGS], NONE
+                if alone and cache in (LRU, LFU):
+                    used(keys, pool, cache, key)
             decided.uses_to[lookup], decided.demands_to[lookup] = uses, loads
-            if cache in (LRU, LFU):
-                _promote(
-                    asked, keys, pool, cache, layer * experts, layer, row, end, decided, first, uses
-                )
-            if len(asked.candidates_to):
+            if not alone and cache in (LRU, LFU):
+                _promote(asked, keys, pool, cache, layer * experts, layer, row, end)
+            if foresees:
                 now += 1
                 last = asked.candidates_to[lookup]
                 for nth in range(named, last):
@@ -210,28 +211,15 @@ def _bring(
 
 @compiled
 def _promote(
-    asked: Asked,
-    keys: Ids,
-    pool: int,
-    cache: int,
-    base: int,
-    layer: int,
-    row: int,
-    end: int,
-    decided: Decided,
-    first_use: int,
-    uses: int,
+    asked: Asked, keys: Ids, pool: int, cache: int, base: int, layer: int, row: int, end: int
 ) -> None:
-    """The lookup is over: recency follows the last use of each, by token, then by slot."""
-    if end - row == 1:
-        for use in range(first_use, uses):
-            used(keys, pool, cache, decided.key[use])
-        return
+    """A lookup of several tokens is over: recency follows last uses, by token, then by slot."""
+    top_k = asked.experts.shape[2]
     for token in range(row, end):  # every use anew: the last one stays
-        for slot in range(asked.experts.shape[2]):
+        for slot in range(top_k):
             keys[base + asked.experts[token, layer, slot], COUNT] = token
     for token in range(row, end):
-        for slot in range(asked.experts.shape[2]):
+        for slot in range(top_k):
             key = base + asked.experts[token, layer, slot]
             if keys[key, COUNT] == token:
                 used(keys, pool, cache, key)

@@ -11,7 +11,7 @@ from offsim.simulate.fast.state import (
     machine_array,
     with_room,
 )
-from offsim.simulate.fast.steps import run_steps
+from offsim.simulate.fast.steps import Scratch, run_steps
 from offsim.simulate.plan import Clocks, LoadClocks, Machine, Plan
 
 
@@ -42,8 +42,8 @@ class FastEngine:
         # A layer that is found again leaves no events.
         memory = fresh_memory(plan._replace(recurs=plan.recurs and not self.events))
         uses = int(np.diff(plan.uses_to, prepend=0).max(initial=0))
-        scratch = np.empty(uses, np.int64), np.empty(COUNT + 1, np.int64)
-        run_steps(self.machine, self._m, plan, self._state, clocks, memory, *scratch)
+        scratch = Scratch(np.empty(uses, np.int64), np.empty(COUNT + 1, np.int64))
+        run_steps(self.machine, self._m, plan, self._state, clocks, memory, scratch)
         return clocks
 
     def loads(self) -> LoadClocks:

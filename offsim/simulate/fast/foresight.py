@@ -91,8 +91,10 @@ def gate(ahead: Experts, rows_to: Ints, reach: int, found: Ids, ends: Ints, scra
                         if not scratch[0, expert]:
                             found[count] = base + expert
                             count += 1
-                        scratch[0, expert] += 1
-                _most_first(found, first, count, base, scratch)
+                        if end - row > 1:
+                            scratch[0, expert] += 1
+                if end - row > 1:
+                    _most_first(found, first, count, base, scratch)
             ends[step * layers + layer] = count
         row = end
     return count

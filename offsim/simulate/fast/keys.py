@@ -7,9 +7,9 @@ the pools, one each, as the place where its ring begins and ends; `pool` is the 
 from offsim.simulate.fast.compiled import compiled
 from offsim.simulate.plan import NONE, Ids
 
-# Columns. RESIDENT: whether it has a slot; BEFORE, AFTER: neighbours in the ring of its pool; SCORE:
-# lookups that asked for it (lfu), or the next lookup that will (belady); PENDING: prefetched, and
-# its layer not asked since; BRINGS: the prefetch that brings it, not yet used; MARK: the last
+# Columns. RESIDENT: whether it has a slot; BEFORE, AFTER: neighbours in the ring of its pool;
+# SCORE: lookups that asked for it (lfu), or the next one that will (belady); PENDING: prefetched,
+# and its layer not asked since; BRINGS: the prefetch that brings it, not yet used; MARK: the last
 # lookup that kept it; COUNT: scratch; FREE: of a pool, slots without an expert.
 RESIDENT, BEFORE, AFTER, SCORE, PENDING, BRINGS, MARK, COUNT, FREE, KEY = range(10)
 LRU, FIFO, LFU, BELADY = range(4)

@@ -10,7 +10,7 @@ import numpy as np
 from offsim.record.events import STAGES
 from offsim.simulate.clock import Ints
 from offsim.simulate.fast.compiled import compiled
-from offsim.simulate.plan import NONE, Ids, Plan
+from offsim.simulate.plan import NONE, Plan
 
 PLACES = 1 << 16
 FULL_AT = PLACES * 3 // 4
@@ -53,25 +53,19 @@ def fresh_memory(plan: Plan) -> Memory:
 
 @compiled
 def key_of(
-    memory: Memory,
-    run: Ids,
-    kind: Ids,
-    first_use: int,
-    last_use: int,
-    first_load: int,
-    last_load: int,
+    memory: Memory, plan: Plan, first_use: int, last_use: int, first_load: int, last_load: int
 ) -> int:
     """A number above 0 for each different layer; 0 for one that is not remembered."""
     misses = last_load - first_load
     if misses > memory.most_loads or first_use == last_use:
         return 0
-    how = run[first_use]
+    how = plan.run[first_use]
     for use in range(first_use + 1, last_use):
-        if run[use] != how:
+        if plan.run[use] != how:
             return 0
-    key = 0
+    key: int = 0
     for load in range(first_load, last_load):
-        key = key * memory.bases[0] + kind[load] + 1
+        key = key * memory.bases[0] + plan.kind[load] + 1
     hits = last_use - first_use - misses
     return (key * memory.bases[1] + hits) * memory.bases[2] + how + 1
 
