@@ -189,10 +189,10 @@ class _Steps:
                         self.stall[stage] += part
                 else:
                     yield from engine.work(before)
-                    since, stalled, quiet = env.now, list(self.stall), engine.quiet
+                    since, stalled, quiet = engine.now, list(self.stall), engine.quiet
                     idle = yield from self._experts(lookup)
                     if quiet and engine.quiet:
-                        memory.keep(lookup, env.now - since, idle, stalled, self.stall)
+                        memory.keep(lookup, engine.now - since, idle, stalled, self.stall)
                 if idle or engine.cold:
                     engine.cold = coldness(engine.cold, idle, *self.cooling)
             yield from engine.work(self.head[step] + engine.cold)
@@ -211,43 +211,36 @@ class _Steps:
         first, then = self.loads_to[lookup], self.demands_to[lookup]
         for load in range(first, then):
             self._drop_for(load)
-        jobs = {}
-        for use in uses:
-            if job := engine.bringing.pop(self.load[use], None):
-                job.urgent = True
-                jobs[use] = job
+        jobs = self._raised(uses)
         if jobs:
             yield after(env, LOOK)
-        resident = []
-        for use in uses:
-            if self.load[use] == NONE or (use in jobs and jobs[use].ready != NONE):
-                resident.append(use)
-                jobs.pop(use, None)
+            jobs = {number: job for number, job in jobs.items() if job.ready == NONE}
         self.late += len(jobs)
-        by_number = {job.number: job for job in jobs.values()}
+        asked = range(self.plan.first_load + first, self.plan.first_load + then)
+        awaited = [use for use in uses if self.load[use] in jobs or self.load[use] in asked]
         for load in range(first, then):
             yield from engine.work(machine.submit)
             job = self._job(load, urgent=True)
-            by_number[job.number] = job
+            jobs[job.number] = job
             engine.ask(job)
-        for use in resident:
-            yield from engine.work(self.run_ps[use])
-        awaited = {use: by_number[n] for use in uses if (n := self.load[use]) in by_number}
+        for use in uses:
+            if use not in awaited:
+                yield from engine.work(self.run_ps[use])
         idle = 0
         while awaited:
             yield after(env, LOOK)
-            use = _first_ready(awaited)
-            if use is None:
-                since = env.now
-                while use is None:
+            use = self._first_ready(awaited, jobs)
+            if use == NONE:
+                since = engine.now
+                while use == NONE:
                     yield engine.something_ready()
                     yield after(env, LOOK)
-                    use = _first_ready(awaited)
+                    use = self._first_ready(awaited, jobs)
                 if machine.wake:
                     yield env.timeout(machine.wake)
-                self._waited(use, since, awaited[use])
-                idle += env.now - since
-            del awaited[use]
+                self._waited(use, since, jobs[self.load[use]])
+                idle += engine.now - since
+            awaited.remove(use)
             yield from engine.work(self.run_ps[use])
         for load in range(then, self.loads_to[lookup + 1]):
             yield from engine.work(machine.submit)
@@ -256,6 +249,20 @@ class _Steps:
             engine.bringing[job.number] = job
             engine.ask(job)
         return idle
+
+    def _raised(self, uses: range) -> dict[int, Job]:
+        """The prefetches among what is asked for, by their ids; urgent from now on."""
+        jobs = {}
+        for use in uses:
+            if job := self.engine.bringing.pop(self.load[use], None):
+                job.urgent = True
+                jobs[job.number] = job
+        return jobs
+
+    def _first_ready(self, awaited: list[int], jobs: dict[int, Job]) -> int:
+        """The use whose load became ready first, of equals in router order; NONE for none."""
+        ready = [use for use in awaited if jobs[self.load[use]].ready != NONE]
+        return min(ready, key=lambda use: jobs[self.load[use]].ready, default=NONE)
 
     def _job(self, load: int, *, urgent: bool) -> Job:
         kind = self.kind[load]
@@ -269,9 +276,9 @@ class _Steps:
 
     def _waited(self, use: int, since: int, job: Job) -> None:
         """Note a wait that ends now."""
-        split_ps(since, self.env.now, [end for _, end in job.spans], self.stall)
+        split_ps(since, self.engine.now, [end for _, end in job.spans], self.stall)
         if self.engine.events:
-            self.clocks.waits[use] = since, self.env.now
+            self.clocks.waits[use] = since, self.engine.now
 
 
 class _Memory:
@@ -288,7 +295,7 @@ class _Memory:
         own = plan.load - plan.first_load
         kinds = np.append(plan.kind, NONE)[np.where(own < 0, -1, own)]
         codes = plan.run.astype(np.int64) * (len(plan.kinds.chunks) + 1) + kinds + 1
-        self._codes = codes.tobytes()
+        self._codes: bytes = codes.tobytes()
         self._ends = [0, *(8 * plan.uses_to.astype(np.int64)).tolist()]
         self._known: dict[bytes, tuple[int, int, list[tuple[int, int]]]] = {}
 
@@ -311,9 +318,3 @@ class _Memory:
 def _recurs(plan: Plan) -> bool:
     """Whether it pays to remember layers: nothing is fetched ahead, and work recurs."""
     return plan.recurs and bool((plan.demands_to == plan.loads_to).all())
-
-
-def _first_ready(awaited: dict[int, Job]) -> int | None:
-    """Who became ready first; of equals, in router order."""
-    ready = [use for use, job in awaited.items() if job.ready != NONE]
-    return min(ready, key=lambda use: awaited[use].ready, default=None)

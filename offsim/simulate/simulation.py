@@ -13,6 +13,7 @@ from offsim.policy.evictions import Key
 from offsim.policy.lookup import lookups_of
 from offsim.policy.policy import Policy
 from offsim.record import Metrics, RunRecord
+from offsim.record.events import Label
 from offsim.record.metrics import metrics_of_table
 from offsim.simulate.costs import Costs
 from offsim.simulate.engine import SimpyEngine
@@ -116,13 +117,14 @@ def _outcome(
     check_shapes(trace, calibration)
     costs = Costs(calibration, policy, link_bytes_per_s)
     noise = None if noise_seed is None else Noise(calibration, costs.codec, noise_seed)
+    decisions: Sequence[Decision]
     if noise is None and covers(policy):
         plan, decisions = fast_planned(trace, policy, costs, profile)
     else:
         plan, decisions = planned(trace, policy, costs, profile, noise)
     clock = engine_named(engine, costs.machine(), events=events)
     clocks = clock.advance(plan)
-    label = "SIMULATED" if calibration.measured else "ESTIMATED"
+    label: Label = "SIMULATED" if calibration.measured else "ESTIMATED"
     return Outcome(label, [plan], [clocks], serial(trace), clock.loads(), decisions)
 
 

@@ -1,57 +1,124 @@
-import pytest
 import simpy
 
-from offsim.record import Load
-from offsim.simulate.station import Station, Worker
+from offsim.simulate.clock import rate_of
+from offsim.simulate.station import Job, Station, Worker
+
+NOTHING = [0, 0, 0]
+
+
+def ended(worker: Worker, duration: int) -> list[int]:
+    """Starts work; the list gets the time of its end."""
+    times: list[int] = []
+    worker.begin(duration, lambda: times.append(int(worker.env.now)))
+    return times
 
 
 def test_undisturbed_work_takes_its_time() -> None:
-    env = simpy.Environment()
-    worker = Worker(env)
-    env.run(worker.work(2.5))
-    assert env.now == 2.5
-
-
-def test_work_is_slowed_only_while_the_other_is_busy() -> None:
-    env = simpy.Environment()
-    decoder, compute = Worker(env), Worker(env)
-    decoder.slows(compute, 2.0)
-    done = compute.work(3.0)  # 1 s alone, then 2 s of work at half speed for 2 s, then 1 s alone
-
-    def decode() -> object:
-        yield env.timeout(1.0)
-        yield decoder.work(2.0)
-
-    env.process(decode())
-    env.run(done)
-    assert env.now == pytest.approx(4.0)
-
-
-def test_both_slow_each_other() -> None:
-    env = simpy.Environment()
-    decoder, compute = Worker(env), Worker(env)
-    decoder.slows(compute, 2.0)
-    compute.slows(decoder, 4.0)
-    computed, decoded = compute.work(1.0), decoder.work(1.0)
-    env.run(computed)
-    assert env.now == pytest.approx(2.0)  # half speed all along
-    env.run(decoded)
-    assert env.now == pytest.approx(2.5)  # a quarter of the speed for 2 s, then full
-
-
-def test_a_station_serves_in_order_and_notes_spans() -> None:
-    env = simpy.Environment()
-    done: list[Load] = []
-    station = Station(env, "link", 0.5, done.append)
-    env.run(until=1.0)
-    loads = [Load(0, expert, 1, 1.0) for expert in range(3)]
-    for load in loads:
-        station.put(load, 2.0)
+    env = simpy.Environment(0)
+    times = ended(Worker(env), 25)
     env.run()
-    assert done == loads
-    # Only the first finds the station idle and pays for waking it.
-    assert [(s.start, s.end) for load in loads for s in load.spans] == [
-        (1.5, 3.5),
-        (3.5, 5.5),
-        (5.5, 7.5),
-    ]
+    assert times == [25]
+
+
+def test_work_is_slowed_only_while_disturbed() -> None:
+    env = simpy.Environment(0)
+    worker = Worker(env, rate_of(2.0))
+    times = ended(worker, 30)  # 10 alone, then half speed for 20, then 10 alone
+    env.run(until=10)
+    worker.disturb()
+    worker.disturb()  # a second one slows no further
+    env.run(until=20)
+    worker.leave()
+    env.run(until=30)
+    worker.leave()
+    env.run()
+    assert times == [40]
+
+
+def test_who_starts_while_disturbed_is_slow_from_the_start() -> None:
+    env = simpy.Environment(0)
+    worker = Worker(env, rate_of(3.0))
+    worker.disturb()
+    times = ended(worker, 10)
+    env.run()
+    assert times == [30]
+
+
+def station(
+    env: simpy.Environment, *, servers: int = 1, handover: int = 0
+) -> tuple[Station, dict[int, Job]]:
+    """A link on its own."""
+    live: dict[int, Job] = {}
+
+    def served(job: Job, _: int) -> None:
+        if job.done[1] == job.chunks:
+            live.pop(job.number, None)
+
+    return Station(env, 1, servers, handover, rate_of(1.0), live, served), live
+
+
+def job(number: int, link: int = 20, chunks: int = 1, *, urgent: bool = True) -> Job:
+    return Job(number, [0, link, 0], chunks, urgent=urgent, pipelined=False)
+
+
+def put(link: Station, live: dict[int, Job], *jobs: Job) -> None:
+    for one in jobs:
+        live[one.number] = one
+    link.poke()
+
+
+def test_a_station_serves_in_order_and_only_an_idle_one_has_to_wake() -> None:
+    env = simpy.Environment(0)
+    link, live = station(env, handover=5)
+    jobs = [job(number) for number in range(3)]
+    put(link, live, *jobs)
+    env.run()
+    assert [one.spans[1] for one in jobs] == [[5, 25], [25, 45], [45, 65]]
+
+
+def test_urgent_ones_go_first_at_the_next_chunk() -> None:
+    env = simpy.Environment(0)
+    link, live = station(env)
+    ahead, demand = job(0, 40, 4, urgent=False), job(1, 10)
+    put(link, live, ahead)
+    env.run(until=15)  # the second chunk is on its way, until 20
+    put(link, live, demand)
+    env.run()
+    assert (demand.spans[1], ahead.spans[1]) == ([20, 30], [0, 50])
+
+
+def test_several_servers_work_side_by_side() -> None:
+    env = simpy.Environment(0)
+    link, live = station(env, servers=2, handover=1)
+    jobs = [job(number) for number in range(3)]
+    put(link, live, *jobs)
+    env.run()
+    assert [one.spans[1] for one in jobs] == [[1, 21], [1, 21], [21, 41]]
+
+
+def test_what_is_given_up_stops_at_the_next_chunk() -> None:
+    env = simpy.Environment(0)
+    link, live = station(env)
+    gone = job(0, 40, 4, urgent=False)
+    put(link, live, gone)
+    env.run(until=15)
+    gone.gone = True
+    env.run()
+    assert (gone.done[1], gone.spans[1]) == (2, [0, 20])
+
+
+def test_the_last_chunk_has_the_rest() -> None:
+    env = simpy.Environment(0)
+    link, live = station(env)
+    uneven = job(0, 11, 3)
+    put(link, live, uneven)
+    env.run()
+    assert uneven.spans[1] == [0, 11]
+
+
+def test_a_chunk_goes_on_alone_only_where_pipelined() -> None:
+    whole, piped = (Job(0, [0, 20, 10], 2, urgent=True, pipelined=p) for p in (False, True))
+    for one in (whole, piped):
+        one.serve(1, 10)
+    assert (whole.waits_at(2), piped.waits_at(2)) == (False, True)
+    assert (whole.service_ps(2), piped.service_ps(2)) == (10, 5)

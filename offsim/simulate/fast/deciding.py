@@ -35,6 +35,7 @@ class Asked(NamedTuple):
         rows_to: [steps] where the tokens of each step end.
         next_use: [tokens, layers, top_k] for belady: the next lookup that asks for the same
             expert, as long as it is not of the same step; else empty.
+        nbytes: [keys] bytes that are issued for an expert.
         kind_of: [keys] row in `offsim.simulate.plan.Kinds` of a load that brings an expert.
         candidates: [candidates] keys that a prefetcher names, in order of preference.
         candidates_to: [lookups] where those of each lookup end; empty without a prefetcher.
@@ -43,6 +44,7 @@ class Asked(NamedTuple):
     experts: npt.NDArray[np.uint16]
     rows_to: Ints
     next_use: Ids
+    nbytes: Ints
     kind_of: Ids
     candidates: Ids
     candidates_to: Ints
@@ -84,7 +86,6 @@ def decide(
     cache: int,
     keys: Ids,
     pools: int,
-    nbytes: Ints,
     budget: int,
     decided: Decided,
     pending: Ints,
@@ -96,7 +97,6 @@ def decide(
         cache: one of CACHES.
         keys: fresh.
         pools: one, or one a layer.
-        nbytes: [keys] bytes that are issued for an expert.
         budget: bytes that may be issued ahead in a step.
         decided: filled.
         pending: [layers] how many experts are pending, at first 0.
@@ -145,20 +145,13 @@ def decide(
             if foresees:
                 now += 1
                 last = asked.candidates_to[lookup]
-                for nth in range(named, last):
-                    keys[asked.candidates[nth], MARK] = now
-                for nth in range(named, last):
-                    key = asked.candidates[nth]
-                    if keys[key, RESIDENT]:
-                        continue
-                    if nbytes[key] > budget_left:
-                        break
-                    place = total + (key // experts if pools > 1 else 0)
-                    if _bring(asked, keys, place, cache, decided, loads, key, now):
-                        keys[key, PENDING], keys[key, BRINGS] = 1, loads
-                        pending[key // experts] += 1
-                        budget_left -= nbytes[key]
-                        loads += 1
+                before = loads
+                loads = _fetch(
+                    asked, keys, pools, cache, budget_left, decided, named, last, loads, now
+                )
+                for load in range(before, loads):
+                    budget_left -= asked.nbytes[decided.moved[load]]
+                    pending[decided.moved[load] // experts] += 1
                 named = last
             decided.loads_to[lookup] = loads
             lookup += 1
@@ -192,6 +185,38 @@ def _distinct(
             decided.key[uses], decided.run[uses] = key, 0
             uses += 1
     return uses
+
+
+@compiled
+def _fetch(
+    asked: Asked,
+    keys: Ids,
+    pools: int,
+    cache: int,
+    budget: int,
+    decided: Decided,
+    first: int,
+    last: int,
+    loads: int,
+    now: int,
+) -> int:
+    """Issue what was named, as far as budget and room go; returns how many loads there are."""
+    total = len(keys) - pools
+    experts = total // asked.experts.shape[1]
+    for nth in range(first, last):
+        keys[asked.candidates[nth], MARK] = now
+    for nth in range(first, last):
+        key = asked.candidates[nth]
+        if keys[key, RESIDENT]:
+            continue
+        if asked.nbytes[key] > budget:
+            break
+        pool = total + (key // experts if pools > 1 else 0)
+        if _bring(asked, keys, pool, cache, decided, loads, key, now):
+            keys[key, PENDING], keys[key, BRINGS] = 1, loads
+            budget -= asked.nbytes[key]
+            loads += 1
+    return loads
 
 
 @compiled

@@ -43,7 +43,7 @@ def fast_planned(
     """
     rows_to = step_ends(trace)
     kinds, kind_of = costs.kinds()
-    decided = decided_for(trace, rows_to, policy, costs, kind_of.reshape(-1), profile)
+    decided = decided_for(trace, rows_to, policy, kinds.nbytes, kind_of.reshape(-1), profile)
     tokens = np.diff(rows_to, prepend=0)
     sizes, size_of = np.unique(tokens, return_inverse=True)
     most = int(sizes[-1])  # an expert serves a token once
@@ -91,9 +91,19 @@ def step_ends(trace: Trace) -> Ints:
 
 
 def decided_for(
-    trace: Trace, rows_to: Ints, policy: Policy, costs: Costs, kind_of: Ids, profile: Trace | None
+    trace: Trace, rows_to: Ints, policy: Policy, sizes: Ints, kind_of: Ids, profile: Trace | None
 ) -> Decided:
-    """All decisions of a policy that is covered."""
+    """All decisions of a policy that is covered.
+
+    Args:
+        trace: the router's decisions.
+        rows_to: [steps] where the tokens of each step end.
+        policy: that `covers`.
+        sizes: [kinds] bytes that are issued for a load of each kind.
+        kind_of: [layers * experts] kind of the load that brings each expert.
+        profile: as for `fast_planned`.
+    """
+    nbytes = sizes[kind_of]
     layers, experts = trace.layers, trace.info.experts_per_layer
     ids = np.ascontiguousarray(trace.experts)
     cache = CACHES[policy.cache]
@@ -107,7 +117,9 @@ def decided_for(
         next_use = np.empty(ids.shape, np.int32)
         keys[:, SCORE] = NEVER
         look_back(ids, rows_to, next_use, keys, experts)
-    asked = Asked(ids, rows_to, next_use, kind_of, *candidates_of(trace, rows_to, policy, profile))
+    asked = Asked(
+        ids, rows_to, next_use, nbytes, kind_of, *candidates_of(trace, rows_to, policy, profile)
+    )
     tokens = np.diff(rows_to, prepend=0)
     uses = int(np.minimum(tokens * trace.top_k, experts).sum()) * layers
     loads = uses + len(asked.candidates)
@@ -118,11 +130,8 @@ def decided_for(
     decided = Decided(
         **{n: np.empty(r, np.bool_ if n == "staged" else np.int32) for n, r in rooms.items()}
     )
-    nbytes = np.array([[costs.link_bytes(lay, e) for e in range(experts)] for lay in range(layers)])
     budget = sys.maxsize if policy.prefetch_bytes is None else policy.prefetch_bytes
-    uses, loads = decide(
-        asked, cache, keys, pools, nbytes.reshape(-1), budget, decided, np.zeros(layers, np.int64)
-    )
+    uses, loads = decide(asked, cache, keys, pools, budget, decided, np.zeros(layers, np.int64))
     ends = dict.fromkeys(("key", "run", "load"), uses)
     ends |= dict.fromkeys(("moved", "kind", "left", "staged", "dropped"), loads)
     return decided._replace(**{name: getattr(decided, name)[:end] for name, end in ends.items()})

@@ -280,10 +280,10 @@ def _waits_at(m: Ints, st: State, load: int, stage: int) -> bool:
 
 @compiled
 def _in_service(st: State, load: int) -> bool:
+    serving = 0
     for stage in range(COUNT):
-        if st.loads[load, SERVED + stage]:
-            return True
-    return False
+        serving += st.loads[load, SERVED + stage]
+    return serving > 0
 
 
 @compiled

@@ -11,7 +11,7 @@ from tests.simulate.fast.scenarios import machines, plans
 
 
 @settings(max_examples=600, deadline=None, derandomize=True)
-@given(machines(), st.integers(1, 3).flatmap(lambda count: plans(count)), st.booleans())
+@given(machines(), st.integers(1, 3).flatmap(plans), st.booleans())
 def test_equal_clocks(machine: Machine, parts: list[Plan], events: bool) -> None:
     simpy, fast = SimpyEngine(machine, events=events), FastEngine(machine, events=events)
     for part in parts:

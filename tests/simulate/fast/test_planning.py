@@ -32,7 +32,9 @@ def traces(draw: st.DrawFn, layers: int, experts: int) -> Trace:
     """Requests of a prompt and single tokens, with what the gates chose two layers ahead."""
     top_k = draw(st.integers(1, min(3, experts)))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
-    lengths = draw(st.lists(st.tuples(st.integers(0, 5), st.integers(0, 6)), min_size=1, max_size=3))
+    lengths = draw(
+        st.lists(st.tuples(st.integers(0, 5), st.integers(0, 6)), min_size=1, max_size=3)
+    )
     lengths = [(prompt, decode) for prompt, decode in lengths if prompt + decode] or [(2, 1)]
     tokens = sum(map(sum, lengths))
     skew = rng.random(experts) ** draw(st.sampled_from([0, 2])) + 1e-3
