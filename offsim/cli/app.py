@@ -6,15 +6,18 @@ import typer
 
 from offsim import __version__
 from offsim.cli import (
+    breakeven,
     calibrate,
     check,
     codecs,
     curve,
     doctor,
+    explain,
     profile,
     replay,
     report,
     run,
+    serve,
     simulate,
     study,
     trace,
@@ -40,6 +43,9 @@ app.add_typer(trace.app, name="trace")
 app.add_typer(codecs.app, name="codecs")
 app.add_typer(profile.app, name="profile")
 app.command("simulate")(simulate.simulate)
+app.command("serve")(serve.serve)
+app.command("explain")(explain.explain)
+app.command("breakeven")(breakeven.breakeven)
 app.command("run")(run.run)
 app.command("check")(check.check)
 app.command("report")(report.report)

@@ -82,17 +82,32 @@ def show_metrics(title: str, metrics: "Metrics", as_json: bool, **more: Any) -> 
     stall = ", ".join(f"{k} {show_seconds(v)}" for k, v in metrics.decode_stall_s.items() if v)
     rows = {
         "TTFT": show_seconds(metrics.ttft_s),
+        "TTFT p50 / p95 / p99": _shares(metrics.ttft_p50_s, metrics.ttft_p95_s, metrics.ttft_p99_s),
         "TPOT": show_seconds(metrics.tpot_s),
-        "ITL p50 / p95 / p99": " / ".join(
-            show_seconds(s) for s in (metrics.itl_p50_s, metrics.itl_p95_s, metrics.itl_p99_s)
-        ),
+        "ITL p50 / p95 / p99": _shares(metrics.itl_p50_s, metrics.itl_p95_s, metrics.itl_p99_s),
         "throughput": f"{metrics.tokens_per_s:.3g} tokens/s",
         "hit rate": f"{metrics.hit_rate:.1%} (decode {metrics.hit_rate_decode:.1%})",
+        **_prefetched(metrics),
         "over the link": show_bytes(metrics.link_bytes),
         "decode step": f"compute {show_seconds(metrics.decode_compute_s)}; waiting for {stall}",
-        **{name.replace("_", " "): str(value) for name, value in more.items()},
+        **{name.replace("_", " "): value for name, value in more.items()},
     }
     show_facts(f"{title} [{metrics.label}]", rows)
+
+
+def _shares(*seconds: float) -> str:
+    return " / ".join(map(show_seconds, seconds))
+
+
+def _prefetched(metrics: "Metrics") -> dict[str, str]:
+    """What prefetching did, where something was prefetched."""
+    if not metrics.prefetch_bytes:
+        return {}
+    fetched, wasted = show_bytes(metrics.prefetch_bytes), show_bytes(metrics.wasted_bytes)
+    return {
+        "prefetch came late": f"{metrics.late_rate:.1%} of lookups",
+        "prefetched": f"{fetched}, of which {wasted} for nothing",
+    }
 
 
 def show_facts(title: str, facts: "Mapping[str, object]") -> None:

@@ -32,9 +32,96 @@ class PoolScope(StrEnum):
 
 Scope = Annotated[PoolScope, typer.Option(help="A pool for each layer, or one for all of them.")]
 Profile = Annotated[
-    Path | None, typer.Option(help="Trace whose popular experts the cache `pinned` keeps.")
+    Path | None,
+    typer.Option(
+        help="Trace whose popular experts the cache `pinned` keeps, and from which prefetchers "
+        "learn: `popularity` needs one, `transition` may have one."
+    ),
 ]
 Slots = Annotated[int, typer.Option(help="Experts that each layer keeps on the device.", min=0)]
+PREFETCHING, TRANSFERS = "Prefetching", "Transfers"
+Prefetch = Annotated[
+    str,
+    typer.Option(
+        help="What is loaded before it is asked for: none, gate, last-token, transition, "
+        "popularity; in simulations also oracle, noisy-oracle.",
+        rich_help_panel=PREFETCHING,
+    ),
+]
+Distance = Annotated[
+    int,
+    typer.Option(help="Layers that it looks ahead.", min=1, rich_help_panel=PREFETCHING),
+]
+PrefetchBudget = Annotated[
+    str | None,
+    typer.Option(
+        help="Bytes that it may issue in a step, such as 64MiB; all that it likes by default.",
+        rich_help_panel=PREFETCHING,
+    ),
+]
+Precision = Annotated[
+    float,
+    typer.Option(
+        help="Of noisy-oracle: share of what it foresees that is asked for, above 0 to 1.",
+        rich_help_panel=PREFETCHING,
+    ),
+]
+Recall = Annotated[
+    float,
+    typer.Option(
+        help="Of noisy-oracle: share of what is asked for that it foresees, 0 to 1.",
+        rich_help_panel=PREFETCHING,
+    ),
+]
+Chunk = Annotated[
+    str | None,
+    typer.Option(
+        help="A load crosses the link in equal parts of at most this, such as 1MiB; what is asked "
+        "for now goes first at each cut. Whole by default.",
+        rich_help_panel=TRANSFERS,
+    ),
+]
+Pipelined = Annotated[
+    bool,
+    typer.Option(
+        "--pipelined",
+        help="Decode a chunk while the next one moves; in simulations.",
+        rich_help_panel=TRANSFERS,
+    ),
+]
+Channels = Annotated[
+    int,
+    typer.Option(
+        help="Links side by side, each at the full speed.", min=1, rich_help_panel=TRANSFERS
+    ),
+]
+Decoders = Annotated[
+    int,
+    typer.Option(
+        help="Blobs that the host decodes side by side.", min=1, rich_help_panel=TRANSFERS
+    ),
+]
+
+
+class EngineName(StrEnum):
+    """Who tells the time of a simulation."""
+
+    FAST = "fast"
+    SIMPY = "simpy"
+
+
+Engine = Annotated[
+    EngineName, typer.Option(help="Who tells the time; both give the same, to the last bit.")
+]
+Noise = Annotated[
+    int | None,
+    typer.Option(
+        "--noise",
+        help="Draw each time from its calibrated spread, with this seed; the calibrated values by "
+        "default.",
+        min=0,
+    ),
+]
 LinkSpeed = Annotated[
     str,
     typer.Option(

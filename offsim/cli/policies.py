@@ -1,6 +1,7 @@
 """From the options of a command to a policy, refused with one sentence where they do not fit."""
 
 import math
+import re
 from collections.abc import Callable
 from enum import StrEnum
 from typing import Literal
@@ -8,12 +9,16 @@ from typing import Literal
 import typer
 from pydantic import ValidationError
 
+from offsim.cli.replay import UNITS
 from offsim.codec.bounded import check_bound
 from offsim.codec.registry import codec_named
 from offsim.errors import InputError
 from offsim.files import first_problem
 from offsim.policy.policy import Policy
+from offsim.policy.prefetchers.oracle import NoisyOracle
+from offsim.policy.prefetchers.registry import NONE, prefetcher_named
 from offsim.policy.registry import eviction_named
+from offsim.policy.transfer import Transfer
 
 
 def policy_of(
@@ -39,6 +44,93 @@ def policy_of(
         return Policy(codec=str(known), bound=bound, cache=cache, slots=slots, scope=scope)
     except ValidationError as error:
         raise InputError(f"policy: {first_problem(error)}") from error
+
+
+def prefetching(
+    policy: Policy,
+    prefetch: str,
+    distance: int,
+    budget: str | None,
+    precision: float,
+    recall: float,
+) -> Policy:
+    """A policy with a prefetcher.
+
+    Args:
+        policy: without one.
+        prefetch: name of the prefetcher, or `none`.
+        distance: layers that it looks ahead.
+        budget: bytes that it may issue in a step, such as `64MiB`; None for all it likes.
+        precision: of a noisy oracle.
+        recall: likewise.
+
+    Raises:
+        InputError: no such prefetcher, a value that it cannot have, or one that it does not heed.
+    """
+    prefetcher_named(prefetch)
+    if prefetch == NONE and (distance > 1 or budget is not None):
+        raise InputError("--distance and --prefetch-budget are of a prefetcher; give --prefetch")
+    if prefetch != NoisyOracle.name and (precision, recall) != (1, 1):
+        raise InputError(f"--precision and --recall are of {NoisyOracle.name}, not of {prefetch}")
+    nbytes = None if budget is None else size_of(budget, "--prefetch-budget")
+    asked = {
+        "prefetch": prefetch,
+        "distance": distance,
+        "prefetch_bytes": nbytes,
+        "precision": precision,
+        "recall": recall,
+    }
+    try:
+        return Policy(**{**dict(policy), **asked})
+    except ValidationError as error:
+        raise InputError(f"policy: {first_problem(error)}") from error
+
+
+def moving(
+    policy: Policy, chunk: str | None, pipelined: bool, channels: int, decoders: int
+) -> Policy:
+    """A policy whose loads move in this way.
+
+    Args:
+        policy: any.
+        chunk: most bytes of a part, such as `1MiB`; None for whole loads.
+        pipelined: whether chunks are decoded one by one.
+        channels: links side by side.
+        decoders: of the host.
+
+    Raises:
+        InputError: a value that cannot be, or one that nothing heeds.
+    """
+    if pipelined and chunk is None:
+        raise InputError("--pipelined decodes chunk by chunk; give --chunk")
+    if decoders > 1 and codec_named(policy.codec).placement != "host":
+        raise InputError(f"--decoders are of the host, and {policy.codec} is decoded on the device")
+    nbytes = None if chunk is None else size_of(chunk, "--chunk")
+    try:
+        transfer = Transfer(
+            chunk_bytes=nbytes, pipelined=pipelined, channels=channels, decoders=decoders
+        )
+    except ValidationError as error:
+        raise InputError(f"policy: {first_problem(error)}") from error
+    return policy.model_copy(update={"transfer": transfer})
+
+
+def size_of(text: str, option: str) -> int:
+    """Bytes of a size such as `64MiB`, or a number of bytes.
+
+    Raises:
+        InputError: neither of these.
+    """
+    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text)
+    units = {"": 1, "B": 1, **UNITS}
+    if found is None or found[2] not in units:
+        raise InputError(f"{option} is such as 64MiB ({', '.join(UNITS)}) or bytes, not {text}")
+    return int(float(found[1]) * units[found[2]])
+
+
+def described(policy: Policy) -> str:
+    """A policy in words, with how its loads move."""
+    return ", ".join(filter(None, (str(policy), str(policy.transfer))))
 
 
 class Pace(StrEnum):

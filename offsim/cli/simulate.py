@@ -17,7 +17,18 @@ def simulate(
     slots: options.Slots = 4,
     scope: options.Scope = options.PoolScope.LAYER,
     profile: options.Profile = None,
+    prefetch: options.Prefetch = "none",
+    distance: options.Distance = 1,
+    prefetch_budget: options.PrefetchBudget = None,
+    precision: options.Precision = 1.0,
+    recall: options.Recall = 1.0,
+    chunk: options.Chunk = None,
+    pipelined: options.Pipelined = False,
+    channels: options.Channels = 1,
+    decoders: options.Decoders = 1,
     link: options.LinkSpeed = "paced",
+    engine: options.Engine = options.EngineName.FAST,
+    noise: options.Noise = None,
     timeline: options.Timeline = None,
     timeline_figure: options.TimelineFigure = None,
     timeline_steps: options.TimelineSteps = 20,
@@ -29,7 +40,14 @@ def simulate(
     out/calibration.yaml --codec cuszp --bound 0.0078125 --slots 4 --link 60
     """
     from offsim.calibration.schema import Calibration
-    from offsim.cli.policies import link_speed, policy_of, resolved
+    from offsim.cli.policies import (
+        described,
+        link_speed,
+        moving,
+        policy_of,
+        prefetching,
+        resolved,
+    )
     from offsim.files import read_yaml
     from offsim.record import metrics_of
     from offsim.simulate import simulate as replay
@@ -37,6 +55,8 @@ def simulate(
     from offsim.trace import load_trace
 
     policy = policy_of(codec, bound, cache, slots, scope.value)
+    policy = prefetching(policy, prefetch, distance, prefetch_budget, precision, recall)
+    policy = moving(policy, chunk, pipelined, channels, decoders)
     speed = link_speed(link)
     options.check_timelines(timeline, timeline_figure)
     recorded = load_trace(trace)
@@ -50,7 +70,7 @@ def simulate(
     figures = read_yaml(calibration, Calibration)
     figures.codec(*policy.key)  # refuses what was not calibrated before anything is said
     pace = resolved(speed, lambda: layer_s(figures), figures.model.expert_bytes)
-    record = replay(recorded, policy, figures, pace, known)
-    display.show_metrics(str(policy), metrics_of(record), as_json)
-    about = options.about_run(str(policy), figures.model.name, pace)
+    record = replay(recorded, policy, figures, pace, known, engine.value, noise)
+    display.show_metrics(described(policy), metrics_of(record), as_json)
+    about = options.about_run(described(policy), figures.model.name, pace)
     options.write_timelines(record, about, timeline, timeline_figure, timeline_steps)

@@ -209,6 +209,8 @@ def info(
         "top_k": loaded.top_k,
         "requests": len(set(loaded.request.tolist())),
     }
+    if loaded.lookahead is not None:
+        facts["lookahead"] = loaded.lookahead.shape[2]
     if slots:
         facts["working_set_ratio"] = working_set_ratio(loaded, slots)
     if figure:

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import Any
 
+import numpy as np
 import numpy.typing as npt
 
 from offsim.policy.evictions import Key
@@ -40,12 +41,18 @@ def lookups_of(trace: Trace) -> Iterator[Lookup]:
     """The lookups of a trace: step by step, layer by layer, a prompt as one step."""
     at = 0
     for step in steps_of(trace):
-        rows = slice(at, at + step.tokens)
+        yield from lookups_at(trace, slice(at, at + step.tokens), step.phase)
         at += step.tokens
-        ahead = _ahead(None if trace.lookahead is None else trace.lookahead[rows], trace.layers)
-        columns = zip(_by_layer(step.experts), _by_layer(trace.weights[rows]), ahead, strict=True)
-        for layer, (accesses, weights, lookahead) in enumerate(columns):
-            yield Lookup(layer, step.phase, accesses, weights, lookahead)
+
+
+def lookups_at(trace: Trace, rows: slice | npt.NDArray[np.int64], phase: int) -> list[Lookup]:
+    """[layers] what one step asks for that computes these rows of a trace together, in order."""
+    ahead = _ahead(None if trace.lookahead is None else trace.lookahead[rows], trace.layers)
+    experts, weights = _by_layer(trace.experts[rows]), _by_layer(trace.weights[rows])
+    return [
+        Lookup(layer, phase, *columns)
+        for layer, columns in enumerate(zip(experts, weights, ahead, strict=True))
+    ]
 
 
 def _by_layer(array: npt.NDArray[Any]) -> list[list[Any]]:

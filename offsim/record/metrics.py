@@ -17,8 +17,11 @@ class Metrics:
         label: MEASURED, SIMULATED or ESTIMATED.
         requests: how many.
         output_tokens: over all requests.
-        ttft_s: mean over requests of the time from its start to its first token, the end of its
-            prompt pass.
+        ttft_s: mean over requests of the time from its arrival, or its start where it waits for
+            nobody, to its first token, the end of its prompt pass.
+        ttft_p50_s: median over requests of the same; p95 and p99 likewise.
+        ttft_p95_s: see there.
+        ttft_p99_s: see there.
         tpot_s: mean over requests of (last token - first token) / (output tokens - 1).
         itl_p50_s: median time between output tokens; p95 and p99 likewise.
         itl_p95_s: see there.
@@ -41,6 +44,9 @@ class Metrics:
     requests: int
     output_tokens: int
     ttft_s: float
+    ttft_p50_s: float
+    ttft_p95_s: float
+    ttft_p99_s: float
     tpot_s: float
     itl_p50_s: float
     itl_p95_s: float
@@ -88,17 +94,21 @@ def metrics_of_table(table: StepTable, label: Label) -> Metrics:
         for at, name in enumerate((*STAGES, "hand-over"))
     }
     makespan = int(table.end[-1] - table.start[0]) / PS
-    p50, p95, p99 = np.percentile(gaps, (50, 95, 99)) if len(gaps) else (np.nan,) * 3
+    first_p50, first_p95, first_p99 = _percentiles(ttft)
+    p50, p95, p99 = _percentiles(gaps)
     prefetch_bytes = int(table.prefetch_bytes.sum())
     return Metrics(
         label=label,
         requests=len(first),
         output_tokens=len(request),
         ttft_s=_mean(ttft),
+        ttft_p50_s=first_p50,
+        ttft_p95_s=first_p95,
+        ttft_p99_s=first_p99,
         tpot_s=_mean(tpot),
-        itl_p50_s=float(p50),
-        itl_p95_s=float(p95),
-        itl_p99_s=float(p99),
+        itl_p50_s=p50,
+        itl_p95_s=p95,
+        itl_p99_s=p99,
         tokens_per_s=len(request) / makespan if makespan else np.inf,
         lookups=int(table.lookups.sum()),
         hit_rate=_share(table.hits, table.lookups),
@@ -127,6 +137,14 @@ def split_wait(wait: Wait) -> dict[str, float]:
 
 def _mean(seconds: npt.NDArray[np.float64]) -> float:
     return float(np.mean(seconds)) if len(seconds) else np.nan
+
+
+def _percentiles(seconds: npt.NDArray[np.float64]) -> tuple[float, float, float]:
+    """The median, p95 and p99."""
+    if not len(seconds):
+        return np.nan, np.nan, np.nan
+    p50, p95, p99 = np.percentile(seconds, (50, 95, 99)).tolist()
+    return p50, p95, p99
 
 
 def _share(part: Ints, whole: Ints) -> float:

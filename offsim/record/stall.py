@@ -2,10 +2,16 @@
 
 from collections.abc import MutableSequence, Sequence
 
+import numpy as np
+import numpy.typing as npt
+
 NEVER = -1
+Ints = npt.NDArray[np.int64]
 
 
-def split_ps(start: int, end: int, ends: Sequence[int], parts: MutableSequence[int]) -> None:
+def split_ps(
+    start: int, end: int, ends: Ints | Sequence[int], parts: Ints | MutableSequence[int]
+) -> None:
     """Add a wait to the stages that its load was in or queued for.
 
     Plain integers, so that the fast engine can compile it.

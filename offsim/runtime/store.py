@@ -69,6 +69,11 @@ class ExpertStore:
         kept = bound if isinstance(bound, float) else loosest
         return cls(shape, codec, kept, blobs, worst)
 
+    def link_bytes(self, layer: int, expert: int) -> int:
+        """Bytes that cross the link: the blob, or the stored bytes where the host decodes."""
+        blob = self.blobs[layer][expert]
+        return blob.stored_bytes if self.codec.placement == "host" else blob.nbytes
+
     @property
     def nbytes(self) -> int:
         """Bytes of all blobs."""

@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from queue import SimpleQueue
-from typing import Generic, TypeVar
+from typing import Generic, Protocol, TypeVar
 
 import numba
 import numpy as np
@@ -67,13 +67,24 @@ def single_compute_thread() -> Iterator[None]:
         torch.set_num_threads(threads)
 
 
+class Jobs(Protocol[Job]):
+    """Where jobs wait, such as a `SimpleQueue`."""
+
+    def put(self, job: Job | None, /) -> None:
+        """Queue a job; None ends a worker."""
+
+    def get(self) -> Job | None:
+        """The next job, once there is one; None for a worker that shall end."""
+
+
 class Worker(threading.Thread, Generic[Job]):
-    """A thread that serves one job at a time in order of arrival.
+    """A thread that serves one job at a time.
 
     Args:
         name: of the thread.
         serve: does a job; gets the job and the time at which it was taken, s.
         failed: told of a job whose `serve` raised.
+        jobs: where they wait; several workers may share it. None: in order of arrival.
     """
 
     def __init__(
@@ -81,10 +92,11 @@ class Worker(threading.Thread, Generic[Job]):
         name: str,
         serve: Callable[[Job, float], None],
         failed: Callable[[Job, Exception], None],
+        jobs: Jobs[Job] | None = None,
     ) -> None:
         super().__init__(name=f"offsim {name}", daemon=True)
         self._serve, self._failed = serve, failed
-        self._jobs: SimpleQueue[Job | None] = SimpleQueue()
+        self._jobs: Jobs[Job] = SimpleQueue() if jobs is None else jobs
         self.start()
 
     def put(self, job: Job) -> None:
@@ -92,7 +104,7 @@ class Worker(threading.Thread, Generic[Job]):
         self._jobs.put(job)
 
     def stop(self) -> None:
-        """End the thread after the jobs that are queued, and wait for it."""
+        """End the thread after the jobs that are queued, and wait for it; no other shares them."""
         self._jobs.put(None)
         self.join()
 

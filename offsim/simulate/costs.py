@@ -1,5 +1,6 @@
 """What each thing costs: a calibration seen through one policy and one link speed."""
 
+from collections.abc import Sequence
 from functools import cache, partial
 
 import numpy as np
@@ -37,6 +38,7 @@ class Costs:
         # The same few token counts are asked for in every layer and step.
         self._warm_s = cache(self._interpolated_warm_s)
         self._warm_expert_s = cache(partial(at_size, calibration.compute.expert))
+        self.load = cache(self._load)
         self._head_s = cache(partial(at_size, calibration.compute.head))
 
     def before_experts_s(self, layer: int, tokens: int) -> float:
@@ -82,20 +84,20 @@ class Costs:
             seconds[DEVICE_DECODE] = self.codec.unpack_s.value
         return seconds
 
+    def _load(self, layer: int, expert: int) -> tuple[int, ...]:
+        """What a load of an expert costs: ps in each stage, chunks, bytes over the link."""
+        nbytes = self.link_bytes(layer, expert)
+        stages = (whole(seconds) for seconds in self.stages_s(nbytes))
+        return (*stages, self.chunks(nbytes), nbytes)
+
     def kinds(self) -> tuple[Kinds, npt.NDArray[np.int32]]:
         """The kinds of loads, and which one each expert is of, [layers, experts]."""
         model = self.calibration.model
-        nbytes = np.array(
-            [
-                [self.link_bytes(layer, expert) for expert in range(model.experts)]
-                for layer in range(model.layers)
-            ]
-        )
-        sizes, kind = np.unique(nbytes, return_inverse=True)
-        stages = [[whole(s) for s in self.stages_s(int(size))] for size in sizes]
-        chunks = [self.chunks(int(size)) for size in sizes]
-        kinds = Kinds.of(_ints(stages), _ints(chunks), sizes.astype(np.int64))
-        return kinds, kind.reshape(nbytes.shape).astype(np.int32)
+        places = [(layer, e) for layer in range(model.layers) for e in range(model.experts)]
+        loads = [self.load(*place) for place in places]
+        place_of = {load: kind for kind, load in enumerate(sorted(set(loads)))}
+        kind_of = np.array([place_of[load] for load in loads], np.int32)
+        return kinds_of(list(place_of)), kind_of.reshape(model.layers, model.experts)
 
     def machine(self) -> Machine:
         """What the engines know of the machine."""
@@ -127,5 +129,11 @@ class Costs:
         return at_size(dense, tokens) + at_size(compute.dispatch, tokens)
 
 
-def _ints(values: list[int] | list[list[int]]) -> Ints:
+def kinds_of(loads: Sequence[tuple[int, ...]]) -> Kinds:
+    """Kinds of loads as `Costs.load` tells what they cost."""
+    table = np.array(loads, np.int64).reshape(-1, len(STAGES) + 2)
+    return Kinds.of(table[:, :-2], table[:, -2], table[:, -1])
+
+
+def _ints(values: list[int]) -> Ints:
     return np.array(values, np.int64)

@@ -43,14 +43,14 @@ class Noise:
         table: list[SizedFigure] = getattr(self._compute, FIGURES[what])
         return self._factor(min(table, key=lambda point: abs(point.size - tokens)).seconds)
 
-    def stages(self, durations: list[int]) -> list[int]:
-        """[stages] ps of a load, each with a factor of its own; what is 0 stays 0."""
+    def load(self, cost: tuple[int, ...]) -> tuple[int, ...]:
+        """`Costs.load` with a factor for each stage; what takes nothing stays so."""
         noisy = []
-        for stage, duration in zip(STAGES, durations, strict=True):
+        for stage, duration in zip(STAGES, cost[: len(STAGES)], strict=True):
             figure = self._stages[stage]
             factor = 1.0 if figure is None or not duration else self._factor(figure)
             noisy.append(max(1, round(duration * factor)) if duration else 0)
-        return noisy
+        return (*noisy, *cost[len(STAGES) :])
 
     def _factor(self, figure: Figure) -> float:
         z = float(self._rng.standard_normal())

@@ -11,9 +11,9 @@ from offsim.policy.cache import Decision
 from offsim.policy.evictions import Key
 from offsim.policy.lookup import Lookup
 from offsim.simulate.clock import LONGEST_PS, PS, whole
-from offsim.simulate.costs import LINK, Costs
+from offsim.simulate.costs import LINK, Costs, kinds_of
 from offsim.simulate.noise import Noise
-from offsim.simulate.plan import NONE, Kinds, Plan
+from offsim.simulate.plan import NONE, Plan
 
 
 @dataclass(slots=True)
@@ -43,8 +43,7 @@ class Planner:
 
     def __init__(self, costs: Costs, noise: Noise | None = None) -> None:
         self._costs, self._noise = costs, noise
-        self._kinds, self._kind_of = costs.kinds()
-        self._kind_rows = self._kind_of.tolist()
+        self._kinds: dict[tuple[int, ...], int] = {}  # what each costs, and its row
         self._fetched: dict[Key, int] = {}  # prefetched and not yet used: its load
         self._loads = 0  # asked for so far, in all plans
         self._start()
@@ -70,14 +69,7 @@ class Planner:
 
     def plan(self) -> Plan:
         """The steps since the last plan."""
-        columns, kinds, first = self._columns, self._kinds, self._first_load
-        if self._noise is not None:
-            kinds = Kinds.of(
-                np.array(self._noisy, np.int64).reshape(-1, kinds.stages.shape[1]),
-                kinds.chunks[columns.kind],
-                kinds.nbytes[columns.kind],
-            )
-            columns.kind = list(range(len(columns.kind)))
+        columns, first = self._columns, self._first_load
         ids = {
             name: np.array(getattr(columns, name), np.int32)
             for name in _Columns.__slots__
@@ -89,7 +81,7 @@ class Planner:
             begin=np.array(columns.begin, np.int64),
             **ids,
             durations=np.array(self._durations, np.int64),
-            kinds=kinds,
+            kinds=kinds_of(list(self._kinds)),
             recurs=self._noise is None,
         )
         check_durations(plan)
@@ -101,7 +93,8 @@ class Planner:
         self._first_load = self._loads
         self._durations: list[int] = []
         self._place: dict[tuple[str, int], int] = {}
-        self._noisy: list[list[int]] = []
+        if self._noise is not None:
+            self._kinds = {}
 
     def _lookup(self, lookup: Lookup, decision: Decision) -> None:
         columns = self._columns
@@ -124,10 +117,10 @@ class Planner:
     def _add_load(self, key: Key, left: Sequence[Key]) -> int:
         """A load, and the prefetches that leave for it before they were used; returns its id."""
         columns = self._columns
-        columns.kind.append(self._kind_rows[key[0]][key[1]])
+        cost = self._costs.load(*key)
         if self._noise is not None:
-            stages = self._kinds.stages[columns.kind[-1]].tolist()
-            self._noisy.append(self._noise.stages(stages))
+            cost = self._noise.load(cost)
+        columns.kind.append(self._kinds.setdefault(cost, len(self._kinds)))
         columns.drop += [self._fetched.pop(gone) for gone in left if gone in self._fetched]
         columns.drops_to.append(len(columns.drop))
         self._loads += 1

@@ -150,6 +150,7 @@ COMMANDS = (
     "trace record",
     "trace info",
     "simulate",
+    "serve",
     "run",
     "check",
     "report",

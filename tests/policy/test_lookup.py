@@ -1,7 +1,7 @@
 import numpy as np
 
-from offsim.policy.lookup import future_of, lookups_of, popularity_of
-from offsim.trace import PREFILL, Trace
+from offsim.policy.lookup import future_of, lookups_at, lookups_of, popularity_of
+from offsim.trace import DECODE, PREFILL, Trace
 from tests.builders import TOY, foreseen, trace_of
 
 
@@ -41,3 +41,10 @@ def test_lookahead_of_a_prompt_is_by_token_and_then_by_slot() -> None:
     first, second = lookups_of(foreseen(prompt, 1))
     assert first.lookahead == [[2, 3, 3, 1, 1, 0]] == [second.accesses]
     assert second.lookahead == []
+
+
+def test_rows_of_several_requests_are_one_lookup_a_layer() -> None:
+    first, second, third = lookups_at(foreseen(TOY, 1), np.array([4, 0, 1]), DECODE)
+    assert (first.layer, first.phase, first.accesses) == (0, DECODE, [0, 1, 0, 1, 1, 2])
+    assert first.lookahead == [[0, 1, 2, 3, 2, 3]] == [second.accesses]
+    assert (len(third.weights), third.lookahead) == (6, [])

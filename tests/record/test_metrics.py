@@ -101,6 +101,20 @@ def test_times_by_hand() -> None:
     assert metrics.prefill_s == pytest.approx(2.5)
 
 
+def test_percentiles_of_the_first_token_by_hand() -> None:
+    metrics = metrics_of(two_requests())  # 2 s and 3 s
+    assert metrics.ttft_p50_s == pytest.approx(2.5)
+    assert metrics.ttft_p95_s == pytest.approx(2.95)
+    assert metrics.ttft_p99_s == pytest.approx(2.99)
+
+
+def test_the_first_token_counts_from_the_arrival() -> None:
+    record = two_requests()
+    record.arrivals = {7: 11.0}  # it waited for the other one
+    metrics = metrics_of(record)
+    assert metrics.ttft_s == metrics.ttft_p50_s == pytest.approx((2.0 + 6.0) / 2)
+
+
 def test_lookups_by_hand() -> None:
     metrics = metrics_of(two_requests())
     assert metrics.lookups == 15

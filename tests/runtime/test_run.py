@@ -13,7 +13,7 @@ from offsim.policy.policy import Policy
 from offsim.policy.registry import EVICTIONS
 from offsim.record import metrics_of
 from offsim.runtime import ExpertStore, run_offloaded
-from offsim.runtime.run import Arena
+from offsim.runtime.arena import Arena
 from offsim.simulate import simulate
 from offsim.study.prepare import recorded, under
 from tests.builders import calibration, codec_figures

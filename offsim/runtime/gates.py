@@ -1,0 +1,48 @@
+"""What the gates of the next layers choose, asked while a model runs."""
+
+import torch
+from transformers import PreTrainedModel
+
+from offsim.errors import InputError
+from offsim.model.routers import ahead, predicted, router_modules
+
+
+class Gates:
+    """Asks the routers of the next layers with the hidden states of each layer.
+
+    Args:
+        model: whose routers.
+        distance: how many layers ahead; 0: none is asked.
+
+    Raises:
+        InputError: the model has no routers that can be found.
+    """
+
+    def __init__(self, model: PreTrainedModel, distance: int) -> None:
+        self._routers = router_modules(model) if distance else []
+        self._distance = distance
+        self._checked: set[int] = set()
+
+    def ahead(self, layer: int, hidden: torch.Tensor, ids: torch.Tensor) -> list[list[int]]:
+        """What `Lookup.lookahead` has of a layer, as a trace recorded from this model has it.
+
+        Args:
+            layer: MoE layer.
+            hidden: [tokens, hidden], what its experts are called with.
+            ids: [tokens, top_k], what its own router chose.
+
+        Raises:
+            InputError: a router cannot be asked, or does not choose by these hidden states.
+        """
+        if not self._distance:
+            return []
+        if layer not in self._checked:
+            self._checked.add(layer)
+            router = self._routers[layer]
+            if not torch.equal(predicted(router, hidden), ids):
+                raise InputError(
+                    f"{type(router).__name__} of MoE layer {layer} cannot be asked ahead: it does "
+                    "not choose by the hidden states that the experts are given"
+                )
+        chosen = ahead(self._routers, layer, hidden, self._distance)
+        return [ids.flatten().tolist() for ids in chosen]

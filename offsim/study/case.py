@@ -1,0 +1,117 @@
+"""What a designer asks about: a trace under a policy on a machine, and the same with one change."""
+
+import math
+from dataclasses import dataclass, replace
+from typing import Any
+
+from offsim.calibration.schema import Calibration, Figure
+from offsim.policy.policy import Policy
+from offsim.record import Metrics, RunRecord
+from offsim.simulate import predict, simulate
+from offsim.trace import Trace
+
+_NOTHING = Figure(label="ESTIMATED", value=0.0, p10=0.0, p90=0.0, samples=1)
+
+
+@dataclass(frozen=True)
+class Case:
+    """One simulation that can be asked for.
+
+    Attributes:
+        trace: the router's decisions.
+        policy: codec, bound, cache, prefetcher.
+        calibration: of the machine and model.
+        link_bytes_per_s: pace of the link; None for the machine's own.
+        profile: a trace that a policy may learn from.
+    """
+
+    trace: Trace
+    policy: Policy
+    calibration: Calibration
+    link_bytes_per_s: float | None = None
+    profile: Trace | None = None
+
+    def predict(self) -> Metrics:
+        """What it takes; raises as `offsim.simulate.predict`."""
+        return predict(*self._parts)
+
+    def record(self) -> RunRecord:
+        """Every load and wait; raises as `offsim.simulate.simulate`."""
+        return simulate(*self._parts)
+
+    @property
+    def _parts(self) -> tuple[Trace, Policy, Calibration, float | None, Trace | None]:
+        return self.trace, self.policy, self.calibration, self.link_bytes_per_s, self.profile
+
+    @property
+    def experts(self) -> int:
+        """Experts of a layer."""
+        return self.calibration.model.experts
+
+    @property
+    def bandwidth(self) -> float:
+        """Of the link, bytes/s: its pace, but no more than the machine's own."""
+        own = self.calibration.link.bytes_per_s
+        return own if self.link_bytes_per_s is None else min(own, self.link_bytes_per_s)
+
+    @property
+    def stored_bytes(self) -> int:
+        """Of one decoded expert in its stored dtype.
+
+        Blobs of `raw`, where there are some, tell the true size of weights of fewer than 8 bits.
+        """
+        blobs = [max(map(max, c.blob_bytes)) for c in self.calibration.codecs if c.codec == "raw"]
+        return min([self.calibration.model.expert_bytes, *blobs])
+
+    def with_policy(self, **changes: Any) -> "Case":
+        """The same under a policy that differs in these fields."""
+        return replace(self, policy=self.policy.model_copy(update=changes))
+
+    def at_bandwidth(self, bytes_per_s: float) -> "Case":
+        """The same over a link of this bandwidth; its latency, or its overshoot, stays.
+
+        A paced link may then be faster than the machine's own, which is no limit here.
+        """
+        link = self.calibration.link
+        if self.link_bytes_per_s is None:
+            pace, own = None, bytes_per_s
+        else:
+            pace, own = bytes_per_s, max(link.bytes_per_s, bytes_per_s)
+        changed = link.model_copy(update={"bytes_per_s": own})
+        calibration = self.calibration.model_copy(update={"link": changed})
+        return replace(self, calibration=calibration, link_bytes_per_s=pace)
+
+    def with_fewer_bits(self, bits: float) -> "Case":
+        """The same with blobs that are smaller by so many bits a weight, decoded as fast."""
+        model = self.calibration.model
+        less = 3 * model.hidden * model.width * bits / 8
+        figures = self.calibration.codec(*self.policy.key)
+        blobs = [[max(0, round(size - less)) for size in row] for row in figures.blob_bytes]
+        return self._with_codec(blob_bytes=blobs)
+
+    def without_loads(self) -> "Case":
+        """The same as if every expert were always there: compute alone, to within 1 ps a load."""
+        figures = self.calibration.codec(*self.policy.key)
+        case = self._with_codec(
+            decode_s=_NOTHING,
+            unpack_s=None if figures.unpack_s is None else _NOTHING,
+            compute_slowdown=1.0,
+            decode_slowdown=1.0,
+        ).with_policy(cache="lru", slots=self.experts, prefetch="none")
+        old = case.calibration
+        handover = dict.fromkeys(type(old.handover).model_fields, _NOTHING)
+        calibration = old.model_copy(
+            update={
+                "link": old.link.model_copy(update={"latency_s": 0.0, "bytes_per_s": math.inf}),
+                "handover": old.handover.model_copy(update=handover),
+                "compute": old.compute.model_copy(update={"cooling": []}),
+            }
+        )
+        return replace(case, calibration=calibration, link_bytes_per_s=None)
+
+    def _with_codec(self, **changes: Any) -> "Case":
+        """The same with other figures of the policy's codec."""
+        own = self.calibration.codec(*self.policy.key)
+        changed = own.model_copy(update=changes)
+        codecs = [changed if one is own else one for one in self.calibration.codecs]
+        return replace(self, calibration=self.calibration.model_copy(update={"codecs": codecs}))
