@@ -16,6 +16,8 @@ RATE_BITS = 14
 UNDISTURBED = 1 << RATE_BITS
 LONGEST_PS = 500 * PS
 """No single piece of work that something may slow down takes longer."""
+LATEST_PS = 4_000_000 * PS
+"""A simulation is over by then: with hand-overs and slowdowns the clock holds twice that."""
 Ints = npt.NDArray[np.int64]
 
 

@@ -307,7 +307,7 @@ def test_worker_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch) -> 
 
 
 SCRIPT = """
-import sys, time
+import signal, sys, time
 from offsim.codec import Blob
 from offsim.codec.pool import DecodePool
 from offsim.codec.raw import Raw
@@ -315,6 +315,7 @@ import torch
 from offsim.codec import encode
 
 if __name__ == "__main__":
+    signal.signal(signal.SIGINT, signal.default_int_handler)  # ignored in background jobs
     pool = DecodePool(1)
     if sys.argv[1] != "starting":
         pool.decode([encode(torch.ones(1000), Raw())] * 8)

@@ -10,13 +10,8 @@ from numba.core import config
 
 Function = TypeVar("Function", bound=Callable[..., object])
 # Arrays are borrowed, never made, in compiled code: without reference counts (_nrt), which are
-# atomic, and with every call inlined, it is ten times as fast. Nothing here divides by zero.
-OPTIONS: dict[str, Any] = {
-    "cache": True,
-    "error_model": "numpy",
-    "_nrt": False,
-    "forceinline": True,
-}
+# atomic, it is several times as fast. Nothing here divides by zero.
+OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
 SIMULATE = Path(__file__).parents[1]
 PLACE = "CACHE_DIR"
 """Numba's setting, which NUMBA_CACHE_DIR gives."""
@@ -28,7 +23,8 @@ def _cache_folder() -> str:
     Numba looks only at the file of a function to see whether its code is outdated, not at those of
     the functions that it calls and that are compiled into it.
     """
-    sources = sorted([*SIMULATE.rglob("*.py"), SIMULATE.parent / "record" / "stall.py"])
+    record = SIMULATE.parent / "record"
+    sources = sorted([*SIMULATE.rglob("*.py"), record / "stall.py", record / "events.py"])
     digest = sha256(b"".join(source.read_bytes() for source in sources)).hexdigest()[:16]
     return str(Path(vars(config)[PLACE] or SIMULATE / "__pycache__") / f"compiled-{digest}")
 
@@ -37,11 +33,20 @@ FOLDER = _cache_folder()
 
 
 def compiled(function: Function) -> Function:
-    """Compile a function when it is first called, and keep its machine code."""
+    """Compile a function when it is first called, into each of its callers; keep machine code."""
+    return _jitted(function, forceinline=True)
+
+
+def called(function: Function) -> Function:
+    """The same for a function that is too large to be in each of its callers."""
+    return _jitted(function, forceinline=False)
+
+
+def _jitted(function: Function, *, forceinline: bool) -> Function:
     before = vars(config)[PLACE]
     vars(config)[PLACE] = FOLDER
     try:
-        made: Function = numba.njit(**OPTIONS)(function)
+        made: Function = numba.njit(**OPTIONS, forceinline=forceinline)(function)
     finally:
         vars(config)[PLACE] = before
     return made

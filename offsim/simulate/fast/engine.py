@@ -8,7 +8,6 @@ from offsim.simulate.fast.state import (
     NOW,
     fresh_state,
     load_clocks,
-    machine_array,
     with_room,
 )
 from offsim.simulate.fast.steps import Scratch, run_steps
@@ -25,14 +24,13 @@ class FastEngine:
 
     def __init__(self, machine: Machine, *, events: bool = True) -> None:
         self.machine, self.events = machine, events
-        self._m = machine_array(machine)
         self._state = fresh_state(machine)
         self._loads = 0
 
     @property
     def now(self) -> int:
         """Time since the simulation began, ps."""
-        return int(self._state.at[NOW])
+        return int(self._state.st[NOW])
 
     def advance(self, plan: Plan) -> Clocks:
         """Go on with the steps of a plan."""
@@ -43,7 +41,7 @@ class FastEngine:
         memory = fresh_memory(plan._replace(recurs=plan.recurs and not self.events))
         uses = int(np.diff(plan.uses_to, prepend=0).max(initial=0))
         scratch = Scratch(np.empty(uses, np.int64), np.empty(COUNT + 1, np.int64))
-        run_steps(self.machine, self._m, plan, self._state, clocks, memory, scratch)
+        run_steps(self.machine, plan, *self._state, clocks, memory, scratch)
         return clocks
 
     def loads(self) -> LoadClocks:

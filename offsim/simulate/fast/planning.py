@@ -24,7 +24,7 @@ NEVER = np.iinfo(np.int32).max
 
 def covers(policy: Policy) -> bool:
     """Whether compiled code decides for this policy; else its Python classes do."""
-    return policy.cache in CACHES
+    return policy.cache in CACHES and not policy.placed
 
 
 def fast_planned(

@@ -6,7 +6,8 @@ begin. Between the two compute does what it does at that instant.
 The link does not stop at each chunk, only at those after which its choice may be another: `_cut`
 ends what it carries at the next chunk when a load comes to it, is raised or given up.
 
-Arguments, in all functions: `m` [MACHINE] and `st` as in `offsim.simulate.fast.state`.
+Arguments, in all functions: `st`, `loads`, `live` as in `offsim.simulate.fast.state`; a server is
+named by its place in `st`, a load by its id.
 """
 
 from offsim.simulate.clock import UNDISTURBED, Ints, served, stretched
@@ -25,6 +26,7 @@ from offsim.simulate.fast.state import (
     END,
     ENDING,
     ENDS,
+    FIRST_SERVER,
     FRESH,
     GONE,
     HANDOVER,
@@ -41,6 +43,7 @@ from offsim.simulate.fast.state import (
     READY,
     RUN,
     SERVED,
+    SERVER,
     SERVERS,
     SERVING,
     SINCE,
@@ -52,7 +55,6 @@ from offsim.simulate.fast.state import (
     WAKING,
     WORK,
     WORKING,
-    State,
 )
 from offsim.simulate.plan import NONE
 
@@ -61,272 +63,268 @@ serve = compiled(served)
 
 
 @compiled
-def next_end(st: State) -> int:
+def next_end(st: Ints, loads: Ints, live: Ints) -> int:
     """When the next server is through with what it does, ps; NEVER where all are idle."""
     first = NEVER
-    for server in range(len(st.servers)):
-        first = min(first, st.servers[server, ENDS])
+    for server in range(FIRST_SERVER, len(st), SERVER):
+        first = min(first, st[server + ENDS])
     return first
 
 
 @compiled
-def ask(st: State, load: int, urgent: bool) -> None:
+def ask(st: Ints, loads: Ints, live: Ints, load: int, urgent: bool) -> None:
     """Start a load on its path; its stages and chunks are filled in."""
-    st.loads[load, URGENT], st.loads[load, GONE] = urgent, False
-    st.loads[load, READY], st.loads[load, ASKED] = NONE, st.at[NOW]
+    loads[load, URGENT], loads[load, GONE] = urgent, False
+    loads[load, READY], loads[load, ASKED] = NONE, st[NOW]
     for stage in range(COUNT):
-        st.loads[load, DONE + stage] = st.loads[load, SERVED + stage] = 0
-        st.loads[load, START + stage] = st.loads[load, END + stage] = NONE
-    st.live[st.at[LIVE]] = load
-    st.at[LIVE] += 1
-    _skip(st, load, 0)
-    _poke_next(st, load, 0)
+        loads[load, DONE + stage] = loads[load, SERVED + stage] = 0
+        loads[load, START + stage] = loads[load, END + stage] = NONE
+    live[st[LIVE]] = load
+    st[LIVE] += 1
+    _skip(st, loads, live, load, 0)
+    _poke_next(st, loads, live, load, 0)
 
 
 @compiled
-def raise_to_demand(st: State, load: int) -> None:
+def raise_to_demand(st: Ints, loads: Ints, live: Ints, load: int) -> None:
     """A load that was fetched ahead is asked for."""
-    st.loads[load, URGENT] = 1
-    _cut(st)
+    loads[load, URGENT] = 1
+    _cut(st, loads, live)
 
 
 @compiled
-def drop(st: State, load: int) -> None:
+def drop(st: Ints, loads: Ints, live: Ints, load: int) -> None:
     """Give up a load: what is being served goes on to its end, on the link of its chunk."""
-    _cut(st)
-    st.loads[load, GONE] = True
-    if st.loads[load, READY] == NONE and not _in_service(st, load):
-        _off(st, load)
+    _cut(st, loads, live)
+    loads[load, GONE] = True
+    if loads[load, READY] == NONE and not _in_service(st, loads, live, load):
+        _off(st, loads, live, load)
 
 
 @compiled
-def compute_begins(m: Ints, st: State, duration: int) -> None:
+def compute_begins(st: Ints, loads: Ints, live: Ints, duration: int) -> None:
     """Compute works from now on."""
-    st.at[WORKING], st.at[LEFT], st.at[SINCE] = 1, duration, st.at[NOW]
-    st.at[UNTIL] = st.at[NOW] + stretch(
-        duration, m[COMPUTE_RATE] if st.at[SERVING] else UNDISTURBED
-    )
-    if st.at[SERVING]:
-        _decoders_go_on(m, st, UNDISTURBED, m[DECODE_RATE])
+    st[WORKING], st[LEFT], st[SINCE] = 1, duration, st[NOW]
+    st[UNTIL] = st[NOW] + stretch(duration, st[COMPUTE_RATE] if st[SERVING] else UNDISTURBED)
+    if st[SERVING]:
+        _decoders_go_on(st, loads, live, UNDISTURBED, st[DECODE_RATE])
 
 
 @compiled
-def compute_ends(m: Ints, st: State) -> None:
+def compute_ends(st: Ints, loads: Ints, live: Ints) -> None:
     """Compute has done its work."""
-    st.at[WORKING], st.at[UNTIL] = 0, NEVER
-    if st.at[SERVING]:
-        _decoders_go_on(m, st, m[DECODE_RATE], UNDISTURBED)
+    st[WORKING], st[UNTIL] = 0, NEVER
+    if st[SERVING]:
+        _decoders_go_on(st, loads, live, st[DECODE_RATE], UNDISTURBED)
 
 
 @compiled
-def _decoders_go_on(m: Ints, st: State, before: int, after: int) -> None:
+def _decoders_go_on(st: Ints, loads: Ints, live: Ints, before: int, after: int) -> None:
     """Decoders that are at work go on at another rate."""
-    now = st.at[NOW]
-    for server in range(len(st.servers)):
-        if st.servers[server, STATION] == m[DECODER] and st.servers[server, MODE] == BUSY:
-            done = serve(now - st.servers[server, BEGAN], before)
-            st.servers[server, WORK] = max(0, st.servers[server, WORK] - done)
-            st.servers[server, BEGAN] = now
-            st.servers[server, ENDS] = now + stretch(st.servers[server, WORK], after)
+    now = st[NOW]
+    for server in range(FIRST_SERVER, len(st), SERVER):
+        if st[server + STATION] == st[DECODER] and st[server + MODE] == BUSY:
+            done = serve(now - st[server + BEGAN], before)
+            st[server + WORK] = max(0, st[server + WORK] - done)
+            st[server + BEGAN] = now
+            st[server + ENDS] = now + stretch(st[server + WORK], after)
 
 
 @compiled
-def _compute_goes_on(st: State, before: int, after: int) -> None:
+def _compute_goes_on(st: Ints, loads: Ints, live: Ints, before: int, after: int) -> None:
     """Compute, if it works, goes on at another rate."""
-    if st.at[WORKING]:
-        st.at[LEFT] = max(0, st.at[LEFT] - serve(st.at[NOW] - st.at[SINCE], before))
-        st.at[SINCE] = st.at[NOW]
-        st.at[UNTIL] = st.at[NOW] + stretch(st.at[LEFT], after)
+    if st[WORKING]:
+        st[LEFT] = max(0, st[LEFT] - serve(st[NOW] - st[SINCE], before))
+        st[SINCE] = st[NOW]
+        st[UNTIL] = st[NOW] + stretch(st[LEFT], after)
 
 
 @compiled
-def ends(m: Ints, st: State) -> None:
+def ends(st: Ints, loads: Ints, live: Ints) -> None:
     """Everything of the stations that ends now."""
-    for server in range(len(st.servers)):
-        if st.servers[server, ENDS] == st.at[NOW]:
-            if st.servers[server, MODE] == BUSY:
-                _served(m, st, server)
-            st.servers[server, MODE], st.servers[server, ENDS] = IDLE, NEVER
-            st.servers[server, FRESH] = 1
-            st.at[ACTIVE] -= 1
-            st.at[POKED] |= 1 << st.servers[server, STATION]
+    for server in range(FIRST_SERVER, len(st), SERVER):
+        if st[server + ENDS] == st[NOW]:
+            if st[server + MODE] == BUSY:
+                _served(st, loads, live, server)
+            st[server + MODE], st[server + ENDS] = IDLE, NEVER
+            st[server + FRESH] = 1
+            st[ACTIVE] -= 1
+            st[POKED] |= 1 << st[server + STATION]
 
 
 @compiled
-def _cut(st: State) -> None:
+def _cut(st: Ints, loads: Ints, live: Ints) -> None:
     """What links carry ends with the chunk that is on its way.
 
     Where that chunk ends in this very instant, `starts` sees to it: no load is ready by it.
     """
-    now = st.at[NOW]
-    for server in range(len(st.servers)):
-        carries = st.servers[server, STATION] == LINK and st.servers[server, MODE] == BUSY
-        if carries and st.servers[server, RUN] > 1:
-            began, load = st.servers[server, BEGAN], st.servers[server, JOB]
-            part = st.loads[load, STAGE + LINK] // st.loads[load, CHUNKS]
+    now = st[NOW]
+    for server in range(FIRST_SERVER, len(st), SERVER):
+        carries = st[server + STATION] == LINK and st[server + MODE] == BUSY
+        if carries and st[server + RUN] > 1:
+            began, load = st[server + BEGAN], st[server + JOB]
+            part = loads[load, STAGE + LINK] // loads[load, CHUNKS]
             passed = (now - began + part - 1) // part  # with the one on its way, if there is one
-            if 0 < passed < st.servers[server, RUN]:
-                st.servers[server, RUN] = passed
-                st.servers[server, ENDS] = began + passed * part
-                st.at[ENDING] |= st.servers[server, ENDS] == now
+            if 0 < passed < st[server + RUN]:
+                st[server + RUN] = passed
+                st[server + ENDS] = began + passed * part
+                st[ENDING] |= st[server + ENDS] == now
 
 
 @compiled
-def starts(m: Ints, st: State) -> None:
+def starts(st: Ints, loads: Ints, live: Ints) -> None:
     """Everything of the stations that can start now."""
-    if st.at[ENDING]:
-        st.at[ENDING] = 0
-        ends(m, st)
-    poked = st.at[POKED]
+    if st[ENDING]:
+        st[ENDING] = 0
+        ends(st, loads, live)
+    poked = st[POKED]
     if not poked:
         return
-    st.at[POKED] = 0
-    first = 0
+    st[POKED] = 0
+    first = FIRST_SERVER
     for stage in range(COUNT):
-        end = first + m[SERVERS + stage]
+        end = first + SERVER * st[SERVERS + stage]
         if poked >> stage & 1:
-            _station_starts(m, st, stage, first, end)
+            _station_starts(st, loads, live, stage, first, end)
         first = end
 
 
 @compiled
-def _station_starts(m: Ints, st: State, stage: int, first: int, end: int) -> None:
+def _station_starts(st: Ints, loads: Ints, live: Ints, stage: int, first: int, end: int) -> None:
     waking = 0
-    for server in range(first, end):
-        if st.servers[server, FRESH]:
-            st.servers[server, FRESH] = 0
-            _serve_next(m, st, stage, server)
-        waking += st.servers[server, MODE] == WAKING
+    for server in range(first, end, SERVER):
+        if st[server + FRESH]:
+            st[server + FRESH] = 0
+            _serve_next(st, loads, live, stage, server)
+        waking += st[server + MODE] == WAKING
     waiting = -waking
-    for place in range(st.at[LIVE]):
-        waiting += _waits_at(m, st, st.live[place], stage)
-    for server in range(first, end):
+    for place in range(st[LIVE]):
+        waiting += _waits_at(st, loads, live, live[place], stage)
+    for server in range(first, end, SERVER):
         if waiting <= 0:
             return
-        if st.servers[server, MODE] == IDLE:
+        if st[server + MODE] == IDLE:
             waiting -= 1
-            if m[HANDOVER + stage]:
-                st.servers[server, MODE] = WAKING
-                st.servers[server, ENDS] = st.at[NOW] + m[HANDOVER + stage]
-                st.at[ACTIVE] += 1
+            if st[HANDOVER + stage]:
+                st[server + MODE] = WAKING
+                st[server + ENDS] = st[NOW] + st[HANDOVER + stage]
+                st[ACTIVE] += 1
             else:
-                _serve_next(m, st, stage, server)
+                _serve_next(st, loads, live, stage, server)
 
 
 @compiled
-def _serve_next(m: Ints, st: State, stage: int, server: int) -> None:
+def _serve_next(st: Ints, loads: Ints, live: Ints, stage: int, server: int) -> None:
     """The oldest urgent load that waits here, or the oldest that does."""
     chosen = NONE
-    for place in range(st.at[LIVE]):
-        load = st.live[place]
-        if _waits_at(m, st, load, stage):
-            if st.loads[load, URGENT]:
+    for place in range(st[LIVE]):
+        load = live[place]
+        if _waits_at(st, loads, live, load, stage):
+            if loads[load, URGENT]:
                 chosen = load
                 break
             if chosen == NONE:
                 chosen = load
     if chosen == NONE:
         return
-    now = st.at[NOW]
-    st.loads[chosen, SERVED + stage] = 1
-    if not st.loads[chosen, DONE + stage]:
-        st.loads[chosen, START + stage] = now
-    st.at[ACTIVE] += 1
-    run = st.loads[chosen, CHUNKS] - st.loads[chosen, DONE + stage]
-    if m[PIPELINED]:
+    now = st[NOW]
+    loads[chosen, SERVED + stage] = 1
+    if not loads[chosen, DONE + stage]:
+        loads[chosen, START + stage] = now
+    st[ACTIVE] += 1
+    run = loads[chosen, CHUNKS] - loads[chosen, DONE + stage]
+    if st[PIPELINED]:
         run = min(run, 1)
-    duration = _run_ps(st, chosen, stage, run)
+    duration = _run_ps(st, loads, live, chosen, stage, run)
     rate = UNDISTURBED
-    if stage == m[DECODER]:
-        if not st.at[SERVING]:
-            _compute_goes_on(st, UNDISTURBED, m[COMPUTE_RATE])
-        st.at[SERVING] += 1
-        if st.at[WORKING]:
-            rate = m[DECODE_RATE]
-    st.servers[server, MODE], st.servers[server, JOB] = BUSY, chosen
-    st.servers[server, RUN] = run
-    st.servers[server, WORK], st.servers[server, BEGAN] = duration, now
-    st.servers[server, ENDS] = now + stretch(duration, rate)
+    if stage == st[DECODER]:
+        if not st[SERVING]:
+            _compute_goes_on(st, loads, live, UNDISTURBED, st[COMPUTE_RATE])
+        st[SERVING] += 1
+        if st[WORKING]:
+            rate = st[DECODE_RATE]
+    st[server + MODE], st[server + JOB] = BUSY, chosen
+    st[server + RUN] = run
+    st[server + WORK], st[server + BEGAN] = duration, now
+    st[server + ENDS] = now + stretch(duration, rate)
 
 
 @compiled
-def _served(m: Ints, st: State, server: int) -> None:
-    stage, load, now = st.servers[server, STATION], st.servers[server, JOB], st.at[NOW]
-    if stage == m[DECODER]:
-        st.at[SERVING] -= 1
-        if not st.at[SERVING]:
-            _compute_goes_on(st, m[COMPUTE_RATE], UNDISTURBED)
-    st.loads[load, SERVED + stage] = 0
-    st.loads[load, DONE + stage] += st.servers[server, RUN]
-    st.loads[load, END + stage] = now
-    _skip(st, load, stage + 1)
-    _poke_next(st, load, stage + 1)
-    if st.loads[load, DONE + COUNT - 1] == st.loads[load, CHUNKS]:
-        st.loads[load, READY] = now
-        _off(st, load)
-    elif st.loads[load, GONE] and not _in_service(st, load):
-        _off(st, load)
+def _served(st: Ints, loads: Ints, live: Ints, server: int) -> None:
+    stage, load, now = st[server + STATION], st[server + JOB], st[NOW]
+    if stage == st[DECODER]:
+        st[SERVING] -= 1
+        if not st[SERVING]:
+            _compute_goes_on(st, loads, live, st[COMPUTE_RATE], UNDISTURBED)
+    loads[load, SERVED + stage] = 0
+    loads[load, DONE + stage] += st[server + RUN]
+    loads[load, END + stage] = now
+    _skip(st, loads, live, load, stage + 1)
+    _poke_next(st, loads, live, load, stage + 1)
+    if loads[load, DONE + COUNT - 1] == loads[load, CHUNKS]:
+        loads[load, READY] = now
+        _off(st, loads, live, load)
+    elif loads[load, GONE] and not _in_service(st, loads, live, load):
+        _off(st, loads, live, load)
 
 
 @compiled
-def _waits_at(m: Ints, st: State, load: int, stage: int) -> bool:
+def _waits_at(st: Ints, loads: Ints, live: Ints, load: int, stage: int) -> bool:
     """Whether a chunk of a load could be served there now."""
-    chunks, done = st.loads[load, CHUNKS], st.loads[load, DONE + stage]
-    if done == chunks or st.loads[load, SERVED + stage] or st.loads[load, GONE]:
+    chunks, done = loads[load, CHUNKS], loads[load, DONE + stage]
+    if done == chunks or loads[load, SERVED + stage] or loads[load, GONE]:
         return False
-    before = st.loads[load, DONE + stage - 1] if stage else chunks
-    return before > done and (m[PIPELINED] != 0 or before == chunks)
+    before = loads[load, DONE + stage - 1] if stage else chunks
+    return before > done and (st[PIPELINED] != 0 or before == chunks)
 
 
 @compiled
-def _in_service(st: State, load: int) -> bool:
+def _in_service(st: Ints, loads: Ints, live: Ints, load: int) -> bool:
     serving = 0
     for stage in range(COUNT):
-        serving += st.loads[load, SERVED + stage]
+        serving += loads[load, SERVED + stage]
     return serving > 0
 
 
 @compiled
-def _run_ps(st: State, load: int, stage: int, run: int) -> int:
+def _run_ps(st: Ints, loads: Ints, live: Ints, load: int, stage: int, run: int) -> int:
     """How long the next so many chunks take; they are equal, the last one has the rest."""
-    chunks, whole = st.loads[load, CHUNKS], st.loads[load, STAGE + stage]
+    chunks, whole = loads[load, CHUNKS], loads[load, STAGE + stage]
     if run == chunks:
         return whole
     part = whole // chunks
-    last = st.loads[load, DONE + stage] + run == chunks
+    last = loads[load, DONE + stage] + run == chunks
     return whole - part * (chunks - run) if last else part * run
 
 
 @compiled
-def _skip(st: State, load: int, stage: int) -> None:
+def _skip(st: Ints, loads: Ints, live: Ints, load: int, stage: int) -> None:
     """Nothing waits at a stage that is not on the path."""
-    while stage < COUNT and st.loads[load, STAGE + stage] == 0:
-        st.loads[load, DONE + stage] = (
-            st.loads[load, DONE + stage - 1] if stage else st.loads[load, CHUNKS]
-        )
+    while stage < COUNT and loads[load, STAGE + stage] == 0:
+        loads[load, DONE + stage] = loads[load, DONE + stage - 1] if stage else loads[load, CHUNKS]
         stage += 1
 
 
 @compiled
-def _poke_next(st: State, load: int, stage: int) -> None:
+def _poke_next(st: Ints, loads: Ints, live: Ints, load: int, stage: int) -> None:
     """The next station on a load's path, from `stage` on, may have something to start."""
     while stage < COUNT:
-        if st.loads[load, STAGE + stage]:
-            st.at[POKED] |= 1 << stage
+        if loads[load, STAGE + stage]:
+            st[POKED] |= 1 << stage
             if stage == LINK:
-                _cut(st)
+                _cut(st, loads, live)
             return
         stage += 1
 
 
 @compiled
-def _off(st: State, load: int) -> None:
+def _off(st: Ints, loads: Ints, live: Ints, load: int) -> None:
     """A load is no longer on its path."""
     place = 0
-    while place < st.at[LIVE] and st.live[place] != load:
+    while place < st[LIVE] and live[place] != load:
         place += 1
-    if place == st.at[LIVE]:
+    if place == st[LIVE]:
         return
-    st.at[LIVE] -= 1
-    for later in range(place, st.at[LIVE]):
-        st.live[later] = st.live[later + 1]
+    st[LIVE] -= 1
+    for later in range(place, st[LIVE]):
+        live[later] = live[later + 1]

@@ -1,13 +1,13 @@
 """Compute in the fast engine: what `offsim.simulate.engine` says, compiled.
 
-Arguments, in all functions: `m` [MACHINE] and `st` as in `offsim.simulate.fast.state`.
+Arguments, in all functions: `st`, `loads` and `live` as in `offsim.simulate.fast.state`.
 """
 
 from typing import NamedTuple
 
 from offsim.record.stall import split_ps
 from offsim.simulate.clock import Ints, coldness
-from offsim.simulate.fast.compiled import compiled
+from offsim.simulate.fast.compiled import called, compiled
 from offsim.simulate.fast.memory import Memory, keep, key_of, place_of
 from offsim.simulate.fast.state import (
     ACTIVE,
@@ -23,7 +23,6 @@ from offsim.simulate.fast.state import (
     SUBMIT,
     UNTIL,
     WAKE,
-    State,
 )
 from offsim.simulate.fast.stations import (
     ask,
@@ -56,9 +55,10 @@ class Scratch(NamedTuple):
 @compiled
 def run_steps(
     machine: Machine,
-    m: Ints,
     plan: Plan,
-    st: State,
+    st: Ints,
+    loads: Ints,
+    live: Ints,
     clocks: Clocks,
     memory: Memory,
     scratch: Scratch,
@@ -66,20 +66,21 @@ def run_steps(
     """Go through the steps of a plan.
 
     Args:
-        machine: its cooling.
-        m: the rest of it.
+        machine: its cooling; the rest is in `st`.
         plan: what to do.
         st: gone on from.
+        loads: filled.
+        live: gone on from.
         clocks: filled.
         memory: of layers.
         scratch: room.
     """
     lookup = first_use = first_load = 0
     for step in range(len(plan.begin)):
-        pause(m, st, max(0, plan.begin[step] - st.at[NOW]))
-        clocks.start[step] = st.at[NOW]
+        pause(st, loads, live, max(0, plan.begin[step] - st[NOW]))
+        clocks.start[step] = st[NOW]
         for _ in range(plan.layers):
-            work(m, st, plan.durations[plan.before[lookup]] + st.at[COLD])
+            work(st, loads, live, plan.durations[plan.before[lookup]] + st[COLD])
             place, key = NONE, 0
             if len(memory.keys) and quiet(st):
                 last_use, last_load = plan.uses_to[lookup], plan.loads_to[lookup]
@@ -88,15 +89,17 @@ def run_steps(
             if place != NONE and memory.keys[place] == key:
                 idle = as_before(st, memory, place, clocks.stall[step])
             else:
-                since, stall = st.at[NOW], clocks.stall[step]
+                since, stall = st[NOW], clocks.stall[step]
                 for stage in range(COUNT + 1):
                     scratch.stall[stage] = stall[stage]
-                idle = experts(m, plan, st, clocks, step, lookup, first_use, first_load, scratch)
+                idle = experts(
+                    plan, st, loads, live, clocks, step, lookup, first_use, first_load, scratch
+                )
                 if place != NONE and quiet(st):
-                    keep(memory, place, key, st.at[NOW] - since, idle, scratch.stall, stall)
-            if idle or st.at[COLD]:
-                st.at[COLD] = cold_after(
-                    st.at[COLD],
+                    keep(memory, place, key, st[NOW] - since, idle, scratch.stall, stall)
+            if idle or st[COLD]:
+                st[COLD] = cold_after(
+                    st[COLD],
                     idle,
                     machine.cooling_idle,
                     machine.cooling_extra,
@@ -104,20 +107,20 @@ def run_steps(
                 )
             first_use, first_load = plan.uses_to[lookup], plan.loads_to[lookup]
             lookup += 1
-        work(m, st, plan.durations[plan.head[step]] + st.at[COLD])
-        clocks.end[step] = st.at[NOW]
+        work(st, loads, live, plan.durations[plan.head[step]] + st[COLD])
+        clocks.end[step] = st[NOW]
 
 
 @compiled
-def quiet(st: State) -> bool:
+def quiet(st: Ints) -> bool:
     """Whether nothing is on its way and nobody is waking up."""
-    return st.at[ACTIVE] == 0 and st.at[LIVE] == 0
+    return st[ACTIVE] == 0 and st[LIVE] == 0
 
 
 @compiled
-def as_before(st: State, memory: Memory, place: int, stall: Ints) -> int:
+def as_before(st: Ints, memory: Memory, place: int, stall: Ints) -> int:
     """A layer goes as one before it did; returns how long compute stood idle, ps."""
-    st.at[NOW] += memory.went[place, 0]
+    st[NOW] += memory.went[place, 0]
     idle: int = memory.went[place, 1]
     if idle:
         for stage in range(COUNT + 1):
@@ -127,9 +130,10 @@ def as_before(st: State, memory: Memory, place: int, stall: Ints) -> int:
 
 @compiled
 def experts(
-    m: Ints,
     plan: Plan,
-    st: State,
+    st: Ints,
+    loads: Ints,
+    live: Ints,
     clocks: Clocks,
     step: int,
     lookup: int,
@@ -141,29 +145,29 @@ def experts(
     awaited, last_use = scratch.awaited, plan.uses_to[lookup]
     then, last_load = plan.demands_to[lookup], plan.loads_to[lookup]
     for load in range(first_load, then):
-        drop_for(plan, st, load)
-    waiting = to_await(plan, st, first_use, last_use, first_load, awaited)
+        drop_for(plan, st, loads, live, load)
+    waiting = to_await(plan, st, loads, live, first_use, last_use, first_load, awaited)
     clocks.late[step] += waiting - (then - first_load)
     for load in range(first_load, then):
-        work(m, st, m[SUBMIT])
-        ask_for(plan, st, load, True)
+        work(st, loads, live, st[SUBMIT])
+        ask_for(plan, st, loads, live, load, True)
     nth = 0  # the awaited are in router order, so the residents are those between them
     for use in range(first_use, last_use):
         if nth < waiting and awaited[nth] == use:
             nth += 1
         else:
-            work(m, st, plan.durations[plan.run[use]])
+            work(st, loads, live, plan.durations[plan.run[use]])
     idle = 0
     while waiting:
-        since = st.at[NOW]
-        nth = first_ready(plan, st, awaited, waiting)
+        since = st[NOW]
+        nth = first_ready(plan, st, loads, live, awaited, waiting)
         if nth == NONE:
             while nth == NONE:
-                until_something_ends(m, st)
-                nth = first_ready(plan, st, awaited, waiting)
-            pause(m, st, m[WAKE])
-            use, now = awaited[nth], st.at[NOW]
-            split(since, now, st.loads[plan.load[use], END : END + COUNT], clocks.stall[step])
+                until_something_ends(st, loads, live)
+                nth = first_ready(plan, st, loads, live, awaited, waiting)
+            pause(st, loads, live, st[WAKE])
+            use, now = awaited[nth], st[NOW]
+            split(since, now, loads[plan.load[use], END : END + COUNT], clocks.stall[step])
             idle += now - since
             if len(clocks.waits):
                 clocks.waits[use, 0], clocks.waits[use, 1] = since, now
@@ -171,17 +175,24 @@ def experts(
         waiting -= 1
         for later in range(nth, waiting):
             awaited[later] = awaited[later + 1]
-        work(m, st, plan.durations[plan.run[use]])
+        work(st, loads, live, plan.durations[plan.run[use]])
     for load in range(then, last_load):
-        work(m, st, m[SUBMIT])
-        drop_for(plan, st, load)
-        ask_for(plan, st, load, False)
+        work(st, loads, live, st[SUBMIT])
+        drop_for(plan, st, loads, live, load)
+        ask_for(plan, st, loads, live, load, False)
     return idle
 
 
 @compiled
 def to_await(
-    plan: Plan, st: State, first_use: int, last_use: int, first_load: int, awaited: Ints
+    plan: Plan,
+    st: Ints,
+    loads: Ints,
+    live: Ints,
+    first_use: int,
+    last_use: int,
+    first_load: int,
+    awaited: Ints,
 ) -> int:
     """Note the uses whose load is not there yet, and raise prefetches; returns how many."""
     waiting = 0
@@ -190,74 +201,74 @@ def to_await(
         if load >= plan.first_load + first_load:
             awaited[waiting] = use
             waiting += 1
-        elif load != NONE and st.loads[load, READY] == NONE:
-            raise_to_demand(st, load)
+        elif load != NONE and loads[load, READY] == NONE:
+            raise_to_demand(st, loads, live, load)
             awaited[waiting] = use
             waiting += 1
     return waiting
 
 
 @compiled
-def first_ready(plan: Plan, st: State, awaited: Ints, waiting: int) -> int:
+def first_ready(plan: Plan, st: Ints, loads: Ints, live: Ints, awaited: Ints, waiting: int) -> int:
     """Place in `awaited` of who became ready first; of equals, in router order; or NONE."""
     chosen, earliest = NONE, NEVER
     for nth in range(waiting):
-        ready = st.loads[plan.load[awaited[nth]], READY]
+        ready = loads[plan.load[awaited[nth]], READY]
         if ready != NONE and ready < earliest:
             chosen, earliest = nth, ready
     return chosen
 
 
 @compiled
-def drop_for(plan: Plan, st: State, load: int) -> None:
+def drop_for(plan: Plan, st: Ints, loads: Ints, live: Ints, load: int) -> None:
     """Give up the prefetches whose place this load takes."""
     for nth in range(plan.drops_to[load - 1] if load else 0, plan.drops_to[load]):
-        drop(st, plan.drop[nth])
+        drop(st, loads, live, plan.drop[nth])
 
 
 @compiled
-def ask_for(plan: Plan, st: State, load: int, urgent: bool) -> None:
+def ask_for(plan: Plan, st: Ints, loads: Ints, live: Ints, load: int, urgent: bool) -> None:
     """Ask for a load of the plan."""
     number, kind = plan.first_load + load, plan.kind[load]
     for stage in range(COUNT):
-        st.loads[number, STAGE + stage] = plan.kinds.stages[kind, stage]
-    st.loads[number, CHUNKS] = plan.kinds.chunks[kind]
-    ask(st, number, urgent)
+        loads[number, STAGE + stage] = plan.kinds.stages[kind, stage]
+    loads[number, CHUNKS] = plan.kinds.chunks[kind]
+    ask(st, loads, live, number, urgent)
 
 
-@compiled
-def work(m: Ints, st: State, duration: int) -> None:
+@called
+def work(st: Ints, loads: Ints, live: Ints, duration: int) -> None:
     """Compute works for `duration` ps if undisturbed; what takes nothing is over at once."""
     if duration == 0:
         return
-    starts(m, st)
+    starts(st, loads, live)
     if quiet(st):
-        st.at[NOW] += duration
+        st[NOW] += duration
         return
-    compute_begins(m, st, duration)
+    compute_begins(st, loads, live, duration)
     while True:
-        st.at[NOW] = min(st.at[UNTIL], next_end(st))
-        ends(m, st)
-        if st.at[UNTIL] == st.at[NOW]:
-            compute_ends(m, st)
-            ends(m, st)  # a decoder, undisturbed now, may be through too
+        st[NOW] = min(st[UNTIL], next_end(st, loads, live))
+        ends(st, loads, live)
+        if st[UNTIL] == st[NOW]:
+            compute_ends(st, loads, live)
+            ends(st, loads, live)  # a decoder, undisturbed now, may be through too
             return
-        starts(m, st)
+        starts(st, loads, live)
 
 
-@compiled
-def pause(m: Ints, st: State, duration: int) -> None:
+@called
+def pause(st: Ints, loads: Ints, live: Ints, duration: int) -> None:
     """Compute does nothing for `duration` ps."""
-    until = st.at[NOW] + duration
-    while st.at[NOW] < until:
-        starts(m, st)
-        st.at[NOW] = min(until, next_end(st))
-        ends(m, st)
+    until = st[NOW] + duration
+    while st[NOW] < until:
+        starts(st, loads, live)
+        st[NOW] = min(until, next_end(st, loads, live))
+        ends(st, loads, live)
 
 
-@compiled
-def until_something_ends(m: Ints, st: State) -> None:
+@called
+def until_something_ends(st: Ints, loads: Ints, live: Ints) -> None:
     """Compute does nothing until a server is through with what it does."""
-    starts(m, st)
-    st.at[NOW] = next_end(st)
-    ends(m, st)
+    starts(st, loads, live)
+    st[NOW] = next_end(st, loads, live)
+    ends(st, loads, live)
