@@ -15,6 +15,7 @@ from offsim.simulate.fast.keys import (
     BELADY,
     BRINGS,
     COUNT,
+    KEY,
     LFU,
     LRU,
     MARK,
@@ -105,7 +106,7 @@ def decide(
         How many uses and loads there are.
     """
     layers = asked.experts.shape[1]
-    total = len(keys) - pools
+    total = len(keys) // KEY - pools
     experts = total // layers
     uses = loads = row = lookup = named = 0
     foresees = len(asked.candidates_to) > 0
@@ -118,7 +119,7 @@ def decide(
             if pending[layer]:  # this layer has now asked for those of its own
                 pending[layer] = 0
                 for key in range(layer * experts, (layer + 1) * experts):
-                    keys[key, PENDING] = 0
+                    keys[key * KEY + PENDING] = 0
             first = uses
             uses = _distinct(
                 asked, keys, cache, layer * experts, layer, row, end, decided, first, now
@@ -127,16 +128,16 @@ def decide(
             alone = end - row == 1  # then the order of first uses is that of last uses
             for use in range(first, uses):
                 key = decided.key[use]
-                if not keys[key, RESIDENT]:
+                if not keys[key * KEY + RESIDENT]:
                     decided.load[use] = loads
                     _bring(asked, keys, pool, cache, decided, loads, key, now)
                     loads += 1
                     if alone and cache == LFU:
-                        keys[key, SCORE] += 1
+                        keys[key * KEY + SCORE] += 1
                     continue
                 decided.load[use] = NONE
                 if foresees:
-                    decided.load[use], keys[key, BRINGS] = keys[key, BRINGS], NONE
+                    decided.load[use], keys[key * KEY + BRINGS] = keys[key * KEY + BRINGS], NONE
                 if alone and cache in (LRU, LFU):
                     used(keys, pool, cache, key)
             decided.uses_to[lookup], decided.demands_to[lookup] = uses, loads
@@ -177,11 +178,11 @@ def _distinct(
         for slot in range(asked.experts.shape[2]):
             key = base + asked.experts[token, layer, slot]
             if cache == BELADY:
-                keys[key, SCORE] = asked.next_use[token, layer, slot]
-            if end - row > 1 and keys[key, MARK] == now:  # a token asks for none twice
-                decided.run[keys[key, COUNT]] += 1
+                keys[key * KEY + SCORE] = asked.next_use[token, layer, slot]
+            if end - row > 1 and keys[key * KEY + MARK] == now:  # a token asks for none twice
+                decided.run[keys[key * KEY + COUNT]] += 1
                 continue
-            keys[key, MARK], keys[key, COUNT] = now, uses
+            keys[key * KEY + MARK], keys[key * KEY + COUNT] = now, uses
             decided.key[uses], decided.run[uses] = key, 0
             uses += 1
     return uses
@@ -201,19 +202,19 @@ def _fetch(
     now: int,
 ) -> int:
     """Issue what was named, as far as budget and room go; returns how many loads there are."""
-    total = len(keys) - pools
+    total = len(keys) // KEY - pools
     experts = total // asked.experts.shape[1]
     for nth in range(first, last):
-        keys[asked.candidates[nth], MARK] = now
+        keys[asked.candidates[nth] * KEY + MARK] = now
     for nth in range(first, last):
         key = asked.candidates[nth]
-        if keys[key, RESIDENT]:
+        if keys[key * KEY + RESIDENT]:
             continue
         if asked.nbytes[key] > budget:
             break
         pool = total + (key // experts if pools > 1 else 0)
         if _bring(asked, keys, pool, cache, decided, loads, key, now):
-            keys[key, PENDING], keys[key, BRINGS] = 1, loads
+            keys[key * KEY + PENDING], keys[key * KEY + BRINGS] = 1, loads
             budget -= asked.nbytes[key]
             loads += 1
     return loads
@@ -229,8 +230,8 @@ def _bring(
     decided.left[load], decided.staged[load] = left, not kept
     decided.dropped[load] = NONE
     if left != NONE:
-        decided.dropped[load] = keys[left, BRINGS]
-        keys[left, BRINGS] = NONE
+        decided.dropped[load] = keys[left * KEY + BRINGS]
+        keys[left * KEY + BRINGS] = NONE
     return kept
 
 
@@ -242,9 +243,10 @@ def _promote(
     top_k = asked.experts.shape[2]
     for token in range(row, end):  # every use anew: the last one stays
         for slot in range(top_k):
-            keys[base + asked.experts[token, layer, slot], COUNT] = token
+            key = base + asked.experts[token, layer, slot]
+            keys[key * KEY + COUNT] = token
     for token in range(row, end):
         for slot in range(top_k):
             key = base + asked.experts[token, layer, slot]
-            if keys[key, COUNT] == token:
+            if keys[key * KEY + COUNT] == token:
                 used(keys, pool, cache, key)

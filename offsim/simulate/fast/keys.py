@@ -11,7 +11,8 @@ from offsim.simulate.plan import NONE, Ids
 # SCORE: lookups that asked for it (lfu), or the next one that will (belady); PENDING: prefetched,
 # and its layer not asked since; BRINGS: the prefetch that brings it, not yet used; MARK: the last
 # lookup that kept it; COUNT: scratch; FREE: of a pool, slots without an expert.
-RESIDENT, BEFORE, AFTER, SCORE, PENDING, BRINGS, MARK, COUNT, FREE, KEY = range(10)
+RESIDENT, BEFORE, AFTER, SCORE, PENDING, BRINGS, MARK, COUNT, FREE = range(9)
+KEY = 16  # a row fills a cache line
 LRU, FIFO, LFU, BELADY = range(4)
 CACHES = {"lru": LRU, "fifo": FIFO, "lfu": LFU, "belady": BELADY}
 
@@ -19,30 +20,32 @@ CACHES = {"lru": LRU, "fifo": FIFO, "lfu": LFU, "belady": BELADY}
 @compiled
 def append(keys: Ids, pool: int, key: int) -> None:
     """Put an expert at the end of a ring."""
-    last = keys[pool, BEFORE]
-    keys[key, BEFORE], keys[key, AFTER] = last, pool
-    keys[last, AFTER] = keys[pool, BEFORE] = key
+    last = keys[pool * KEY + BEFORE]
+    keys[key * KEY + BEFORE], keys[key * KEY + AFTER] = last, pool
+    keys[last * KEY + AFTER] = keys[pool * KEY + BEFORE] = key
 
 
 @compiled
 def unlink(keys: Ids, key: int) -> None:
     """Take an expert out of its ring."""
-    before, after = keys[key, BEFORE], keys[key, AFTER]
-    keys[before, AFTER], keys[after, BEFORE] = after, before
+    before, after = keys[key * KEY + BEFORE], keys[key * KEY + AFTER]
+    keys[before * KEY + AFTER], keys[after * KEY + BEFORE] = after, before
 
 
 @compiled
 def victim(keys: Ids, pool: int, cache: int, now: int) -> int:
     """Who leaves, or NONE; never one that is pending or marked now."""
     chosen = NONE
-    key = keys[pool, AFTER]
+    key = keys[pool * KEY + AFTER]
     while key != pool:
-        if keys[key, MARK] != now and not keys[key, PENDING]:
+        if keys[key * KEY + MARK] != now and not keys[key * KEY + PENDING]:
             if cache in (LRU, FIFO):
                 return key
-            if chosen == NONE or _sooner(cache, keys[key, SCORE], keys[chosen, SCORE]):
+            if chosen == NONE or _sooner(
+                cache, keys[key * KEY + SCORE], keys[chosen * KEY + SCORE]
+            ):
                 chosen = key
-        key = keys[key, AFTER]
+        key = keys[key * KEY + AFTER]
     return chosen
 
 
@@ -56,8 +59,8 @@ def _sooner(cache: int, score: int, least: int) -> bool:
 def used(keys: Ids, pool: int, cache: int, key: int) -> None:
     """A lookup that asked for an expert is over; for caches that remember uses."""
     if cache == LFU:
-        keys[key, SCORE] += 1
-    if keys[key, RESIDENT]:
+        keys[key * KEY + SCORE] += 1
+    if keys[key * KEY + RESIDENT]:
         unlink(keys, key)
         append(keys, pool, key)
 
@@ -66,14 +69,14 @@ def used(keys: Ids, pool: int, cache: int, key: int) -> None:
 def let_in(keys: Ids, pool: int, cache: int, key: int, now: int) -> tuple[bool, int]:
     """Whether an expert finds a slot, and who leaves for it, or NONE."""
     left = NONE
-    if keys[pool, FREE] == 0:
+    if keys[pool * KEY + FREE] == 0:
         left = victim(keys, pool, cache, now)
         if left == NONE:
             return False, NONE
         unlink(keys, left)
-        keys[left, RESIDENT] = 0
+        keys[left * KEY + RESIDENT] = 0
     else:
-        keys[pool, FREE] -= 1
-    keys[key, RESIDENT] = 1
+        keys[pool * KEY + FREE] -= 1
+    keys[key * KEY + RESIDENT] = 1
     append(keys, pool, key)
     return True, left

@@ -131,7 +131,9 @@ def decided_for(
         **{n: np.empty(r, np.bool_ if n == "staged" else np.int32) for n, r in rooms.items()}
     )
     budget = sys.maxsize if policy.prefetch_bytes is None else policy.prefetch_bytes
-    uses, loads = decide(asked, cache, keys, pools, budget, decided, np.zeros(layers, np.int64))
+    uses, loads = decide(
+        asked, cache, keys.reshape(-1), pools, budget, decided, np.zeros(layers, np.int64)
+    )
     ends = dict.fromkeys(("key", "run", "load"), uses)
     ends |= dict.fromkeys(("moved", "kind", "left", "staged", "dropped"), loads)
     return decided._replace(**{name: getattr(decided, name)[:end] for name, end in ends.items()})

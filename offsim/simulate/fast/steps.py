@@ -18,6 +18,7 @@ from offsim.simulate.fast.state import (
     LIVE,
     NEVER,
     NOW,
+    POKED,
     READY,
     STAGE,
     SUBMIT,
@@ -236,11 +237,20 @@ def ask_for(plan: Plan, st: Ints, loads: Ints, live: Ints, load: int, urgent: bo
     ask(st, loads, live, number, urgent)
 
 
-@called
+@compiled
 def work(st: Ints, loads: Ints, live: Ints, duration: int) -> None:
     """Compute works for `duration` ps if undisturbed; what takes nothing is over at once."""
     if duration == 0:
         return
+    if quiet(st) and not st[POKED]:  # nobody is there who could disturb it
+        st[NOW] += duration
+    else:
+        work_among_others(st, loads, live, duration)
+
+
+@called
+def work_among_others(st: Ints, loads: Ints, live: Ints, duration: int) -> None:
+    """The same where something may be on its way."""
     starts(st, loads, live)
     if quiet(st):
         st[NOW] += duration
