@@ -20,6 +20,7 @@ from offsim.calibration.schema import (
     Calibration,
     CodecFigures,
     ComputeFigures,
+    DiskFigures,
     Figure,
     HandoverFigures,
     LinkFigures,
@@ -137,8 +138,8 @@ def estimated(
     `bits_per_weight`. cuSZp decodes float32 values at the rate of a paper, SZ3 on one core at the
     rate measured by this project, and what SZ3 has decoded is copied within the device. Raw bytes
     arrive in their slot. Hand-overs take one launch each. Decoder and compute are assumed not to
-    slow each other (both slowdowns are 1), and idle compute not to lose its caches. The disk of
-    the profile is not used.
+    slow each other (both slowdowns are 1), and idle compute not to lose its caches. A read from
+    disk is latency + bytes / bandwidth. How fast the host computes experts is left out.
 
     Args:
         profile: of the machine.
@@ -184,6 +185,11 @@ def estimated(
             wake_s=_figure(launch),
         ),
         codecs=[_codec(profile, shape, *key, sigma) for key in dict.fromkeys(codecs)],
+        disk=DiskFigures(
+            label="ESTIMATED",
+            latency_s=profile.disk.latency_s.value,
+            bytes_per_s=profile.disk.bytes_per_s.value,
+        ),
     )
 
 

@@ -96,6 +96,22 @@ class LinkFigures(Strict):
     overshoot_s: Figure
 
 
+class DiskFigures(Strict):
+    """Disk to host memory: one read at a time, of one blob.
+
+    Attributes:
+        label: where the plain numbers of this part come from.
+        latency_s: of the fit seconds = latency + bytes / bytes_per_s.
+        bytes_per_s: of the same fit.
+        residual: largest relative error of the fit over the sweep; 0 where there was none.
+    """
+
+    label: Source
+    latency_s: Seconds
+    bytes_per_s: Positive
+    residual: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+
+
 class CoolingPoint(Strict):
     """What compute loses because it stood idle: its caches hold other things by then.
 
@@ -118,6 +134,8 @@ class ComputeFigures(Strict):
         head: from the last layer's experts to the token.
         dispatch: cache lookup, queueing and the weighted sum of one layer.
         expert: one expert, by the tokens that it serves.
+        host_expert: the same on the host, its weights in host memory in the stored dtype; empty
+            where it is not known.
         cooling: what a layer loses, by the time that compute stood idle in it, one token.
         still_cold: share of that loss that the next layer has too where nothing is waited for.
     """
@@ -128,6 +146,7 @@ class ComputeFigures(Strict):
     head: list[SizedFigure] = Field(min_length=1)
     dispatch: list[SizedFigure] = Field(min_length=1)
     expert: list[SizedFigure] = Field(min_length=1)
+    host_expert: list[SizedFigure] = Field(default_factory=list)
     cooling: list[CoolingPoint] = Field(default_factory=list)
     still_cold: float = Field(default=0.0, ge=0, le=1)
 
@@ -158,6 +177,7 @@ class CodecFigures(Strict):
         bound: absolute, unit of the weights, 0 for a lossless codec.
         placement: where it decodes.
         blob_bytes: [layers][experts] bytes of each expert's blob.
+        matrix_bytes: [layers][experts][3] bytes of its gate, up and down, where that is known.
         ratio: stored bytes over blob bytes, against the stored dtype, over all experts.
         largest_error: largest |x - x'| in the stored dtype, over all experts.
         fallbacks: matrices that had to be stored raw.
@@ -174,6 +194,7 @@ class CodecFigures(Strict):
     bound: float = Field(ge=0, allow_inf_nan=False)
     placement: Literal["host", "device"]
     blob_bytes: list[list[int]]
+    matrix_bytes: list[list[list[int]]] | None = None
     ratio: Positive
     largest_error: float = Field(ge=0, allow_inf_nan=False)
     fallbacks: int = Field(ge=0)
@@ -189,6 +210,16 @@ class CodecFigures(Strict):
             raise ValueError("unpack_s is given for host codecs and for no other")
         return self
 
+    @model_validator(mode="after")
+    def _matrices_make_the_expert(self) -> Self:
+        if self.matrix_bytes is None:
+            return self
+        if any(len(parts) != 3 or min(parts) < 0 for row in self.matrix_bytes for parts in row):
+            raise ValueError("matrix_bytes is the bytes of three matrices for each expert")
+        if [[sum(parts) for parts in row] for row in self.matrix_bytes] != self.blob_bytes:
+            raise ValueError("matrix_bytes does not sum to blob_bytes")
+        return self
+
 
 class Calibration(Strict):
     """Everything that the simulator knows of a machine."""
@@ -201,6 +232,7 @@ class Calibration(Strict):
     compute: ComputeFigures
     handover: HandoverFigures
     codecs: list[CodecFigures] = Field(min_length=1)
+    disk: DiskFigures | None = None
 
     @model_validator(mode="after")
     def _one_size_an_expert(self) -> Self:
@@ -215,6 +247,8 @@ class Calibration(Strict):
     def measured(self) -> bool:
         """Whether every part was measured; a simulation on any other is ESTIMATED."""
         labels = {self.link.label, self.compute.label, self.handover.wake_s.label}
+        labels |= {point.seconds.label for point in self.compute.host_expert}
+        labels |= {self.disk.label} if self.disk is not None else set()
         return labels | {codec.label for codec in self.codecs} == {"MEASURED"}
 
     def codec(self, name: str, bound: float) -> CodecFigures:

@@ -6,6 +6,7 @@ import typer
 
 from offsim import __version__
 from offsim.cli import (
+    bounds,
     breakeven,
     calibrate,
     check,
@@ -41,6 +42,7 @@ trace.app.command("replay")(replay.replay)
 trace.app.command("curve")(curve.curve)
 app.add_typer(trace.app, name="trace")
 app.add_typer(codecs.app, name="codecs")
+app.add_typer(bounds.app, name="bounds")
 app.add_typer(profile.app, name="profile")
 app.command("simulate")(simulate.simulate)
 app.command("serve")(serve.serve)

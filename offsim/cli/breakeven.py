@@ -34,6 +34,9 @@ def breakeven(
     pipelined: options.Pipelined = False,
     channels: options.Channels = 1,
     decoders: options.Decoders = 1,
+    host_memory: options.HostMemory = None,
+    host_tokens: options.HostTokens = "0",
+    keep: options.Keep = options.KeepName.DECODED,
     link: options.LinkSpeed = "paced",
     figure: Annotated[Path | None, typer.Option(help="Also draw it into this PNG.")] = None,
     as_json: options.Json = False,
@@ -44,6 +47,7 @@ def breakeven(
     calibration/machines/xeon-2core.yaml --codec cuszp:0.0625 --slots 3 --link 60
     """
     from offsim.cli.case import case_of
+    from offsim.cli.placement import placing, with_auto
     from offsim.cli.policies import moving, policy_of, prefetching
     from offsim.files import check_writable
     from offsim.study.breakeven import breakevens
@@ -54,10 +58,13 @@ def breakeven(
     policy = policy.model_copy(
         update={"transfer": policy.transfer.model_copy(update={"decoders": decoders})}
     )
+    policy = placing(policy, host_memory, host_tokens, keep.value)
     keys = [_key(text) for text in codec or ()]
     if figure is not None:
         check_writable(figure.parent)
     case = case_of(trace, calibration, policy, link, profile)
+    policy = with_auto(policy, host_tokens, case.calibration, case.link_bytes_per_s)
+    case = case.with_policy(host_tokens=policy.host_tokens)
     with display.progress(as_json) as tell:
         found = breakevens(case, keys, tell)
         if figure is not None:

@@ -5,6 +5,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from offsim.cli import display
+
 if TYPE_CHECKING:
     from offsim.policy.policy import Policy
     from offsim.study.case import Case
@@ -46,5 +48,6 @@ def case_of(
             f"{recorded.info.bound:g}; routing under {policy.storage} may differ",
             err=True,
         )
+    display.note_compiling()
     pace = resolved(speed, lambda: layer_s(figures), figures.model.expert_bytes)
     return Case(recorded, policy, figures, pace, known)

@@ -16,22 +16,32 @@ def check(
     calibration: options.CalibrationFile,
     out: Annotated[Path, typer.Option(help="Folder for check.csv and summary.json.")] = Path("out"),
     quick: Annotated[bool, typer.Option("--quick", help="Fewer tokens and runs.")] = False,
+    profile: options.Profile = None,
+    prefetch: options.Prefetch = "none",
+    distance: options.Distance = 1,
+    prefetch_budget: options.PrefetchBudget = None,
     as_json: options.Json = False,
 ) -> None:
     """Simulate a set of policies, run them for real, and compare.
 
-    Example: offsim check --calibration machine.yaml --out out
+    Example: offsim check --calibration machine.yaml --out out --prefetch gate
     """
     from offsim.calibration.schema import Calibration
+    from offsim.cli.policies import prefetching
     from offsim.files import check_writable, read_yaml
+    from offsim.policy.policy import Policy
+    from offsim.trace import load_trace
 
+    like = prefetching(Policy(), prefetch, distance, prefetch_budget, 1.0, 1.0)
+    known = load_trace(profile) if profile is not None else None
     check_writable(out)
     figures = read_yaml(calibration, Calibration)
     with display.progress() as tell:
         from offsim.study.plan import FULL_PLAN, QUICK_PLAN
         from offsim.study.study import check_alone
 
-        table, facts = check_alone(figures, QUICK_PLAN if quick else FULL_PLAN, out, tell)
+        plan = QUICK_PLAN if quick else FULL_PLAN
+        table, facts = check_alone(figures, plan, out, tell, like, known)
     if as_json:
         display.emit_json(facts)
     else:

@@ -50,6 +50,14 @@ def progress(quiet: bool = False) -> "Iterator[Tell]":
         yield tell
 
 
+def note_compiling() -> None:
+    """Say on stderr that the first simulation after an installation takes longer."""
+    from offsim.simulate.fast.compiled import is_compiled
+
+    if not is_compiled():
+        typer.echo("offsim: compiling the fast engine, once: about half a minute", err=True)
+
+
 def emit_json(value: Any) -> None:
     """Print JSON; numbers that are not finite become null."""
     typer.echo(json.dumps(_finite(value), indent=2, sort_keys=True))
@@ -89,6 +97,7 @@ def show_metrics(title: str, metrics: "Metrics", as_json: bool, **more: Any) -> 
         "hit rate": f"{metrics.hit_rate:.1%} (decode {metrics.hit_rate_decode:.1%})",
         **_prefetched(metrics),
         "over the link": show_bytes(metrics.link_bytes),
+        **({"from disk": show_bytes(metrics.disk_bytes)} if metrics.disk_bytes else {}),
         "decode step": f"compute {show_seconds(metrics.decode_compute_s)}; waiting for {stall}",
         **{name.replace("_", " "): value for name, value in more.items()},
     }

@@ -33,6 +33,9 @@ def explain(
     pipelined: options.Pipelined = False,
     channels: options.Channels = 1,
     decoders: options.Decoders = 1,
+    host_memory: options.HostMemory = None,
+    host_tokens: options.HostTokens = "0",
+    keep: options.Keep = options.KeepName.DECODED,
     link: options.LinkSpeed = "paced",
     figure: Annotated[Path | None, typer.Option(help="Also draw it into this PNG.")] = None,
     as_json: options.Json = False,
@@ -46,6 +49,7 @@ def explain(
     calibration/machines/xeon-2core.yaml --slots 3 --link 60 --figure explained.png
     """
     from offsim.cli.case import case_of
+    from offsim.cli.placement import placing, with_auto
     from offsim.cli.policies import described, moving, policy_of, prefetching
     from offsim.files import check_writable
     from offsim.study.explain import explain as explained
@@ -53,9 +57,12 @@ def explain(
     policy = policy_of(codec, bound, cache, slots, scope.value)
     policy = prefetching(policy, prefetch, distance, prefetch_budget, precision, recall)
     policy = moving(policy, chunk, pipelined, channels, decoders)
+    policy = placing(policy, host_memory, host_tokens, keep.value)
     if figure is not None:
         check_writable(figure.parent)
     case = case_of(trace, calibration, policy, link, profile)
+    policy = with_auto(policy, host_tokens, case.calibration, case.link_bytes_per_s)
+    case = case.with_policy(host_tokens=policy.host_tokens)
     with display.progress(as_json) as tell:
         found = explained(case, tell)
         if figure is not None:

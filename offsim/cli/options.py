@@ -15,6 +15,14 @@ Codec = Annotated[str, typer.Option(help="How host memory holds the experts: raw
 Bound = Annotated[
     float, typer.Option(help="Largest error of a weight in its stored dtype (bf16); 0 for raw.")
 ]
+BoundsFile = Annotated[
+    Path | None,
+    typer.Option(
+        "--bounds",
+        help="Table of bounds (YAML, `offsim bounds make`) in place of --bound: each layer, expert "
+        "and matrix has its own.",
+    ),
+]
 Cache = Annotated[
     str,
     typer.Option(
@@ -39,7 +47,7 @@ Profile = Annotated[
     ),
 ]
 Slots = Annotated[int, typer.Option(help="Experts that each layer keeps on the device.", min=0)]
-PREFETCHING, TRANSFERS = "Prefetching", "Transfers"
+PREFETCHING, TRANSFERS, PLACEMENT = "Prefetching", "Transfers", "Placement, in simulations"
 Prefetch = Annotated[
     str,
     typer.Option(
@@ -99,6 +107,38 @@ Decoders = Annotated[
     int,
     typer.Option(
         help="Blobs that the host decodes side by side.", min=1, rich_help_panel=TRANSFERS
+    ),
+]
+
+
+class KeepName(StrEnum):
+    """How the device keeps experts."""
+
+    DECODED = "decoded"
+    COMPRESSED = "compressed"
+
+
+HostMemory = Annotated[
+    str | None,
+    typer.Option(
+        help="Host memory for experts, such as 64GiB; the rest are on disk. Room for all of them "
+        "by default.",
+        rich_help_panel=PLACEMENT,
+    ),
+]
+HostTokens = Annotated[
+    str,
+    typer.Option(
+        help="A missing expert that serves at most so many tokens is computed on the host; `auto`: "
+        "where that is faster than moving it.",
+        rich_help_panel=PLACEMENT,
+    ),
+]
+Keep = Annotated[
+    KeepName,
+    typer.Option(
+        help="The device keeps experts decoded, or compressed and decodes them at each use.",
+        rich_help_panel=PLACEMENT,
     ),
 ]
 

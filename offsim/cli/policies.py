@@ -4,6 +4,7 @@ import math
 import re
 from collections.abc import Callable
 from enum import StrEnum
+from pathlib import Path
 from typing import Literal
 
 import typer
@@ -13,7 +14,8 @@ from offsim.cli.replay import UNITS
 from offsim.codec.bounded import check_bound
 from offsim.codec.registry import codec_named
 from offsim.errors import InputError
-from offsim.files import first_problem
+from offsim.files import first_problem, read_yaml
+from offsim.policy.bounds import Bounds
 from offsim.policy.policy import Policy
 from offsim.policy.prefetchers.oracle import NoisyOracle
 from offsim.policy.prefetchers.registry import NONE, prefetcher_named
@@ -27,21 +29,39 @@ def policy_of(
     cache: str = "lru",
     slots: int = 0,
     scope: Literal["layer", "global"] = "layer",
+    bounds: Path | None = None,
 ) -> Policy:
     """A policy of these parts.
 
+    Args:
+        codec: its name.
+        bound: of all matrices; 0 where `bounds` is given, and for a codec that takes none.
+        cache: name of the eviction policy.
+        slots: of each layer.
+        scope: of a pool.
+        bounds: file of a table of bounds.
+
     Raises:
-        InputError: no such codec or cache, or a bound that the codec cannot have.
+        InputError: no such codec or cache, a bound that the codec cannot have, a bound beside a
+            table, or a table that cannot be read.
+        FormatError: the file is not a table of bounds.
     """
     known = codec_named(codec)
-    if known.promise == "bound":
+    if bounds is not None and bound:
+        raise InputError("--bound and --bounds both say what the bounds are; give one of them")
+    table = None if bounds is None else read_yaml(bounds, Bounds)
+    if table is not None and known.promise != "bound":
+        raise InputError(f"codec {codec} takes no bounds; leave --bounds out")
+    if table is None and known.promise == "bound":
         check_bound(bound)
     elif bound:
         kind = "is lossless and" if known.promise == "exact" else "promises nothing and"
         raise InputError(f"codec {codec} {kind} takes no bound, not {bound:g}")
     eviction_named(cache)
     try:
-        return Policy(codec=str(known), bound=bound, cache=cache, slots=slots, scope=scope)
+        return Policy(
+            codec=str(known), bound=bound, bounds=table, cache=cache, slots=slots, scope=scope
+        )
     except ValidationError as error:
         raise InputError(f"policy: {first_problem(error)}") from error
 

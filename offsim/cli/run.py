@@ -6,6 +6,7 @@ from offsim.cli import display, options
 def run(
     codec: options.Codec = "raw",
     bound: options.Bound = 0.0,
+    bounds: options.BoundsFile = None,
     cache: options.Cache = "lru",
     slots: options.Slots = 4,
     scope: options.Scope = options.PoolScope.LAYER,
@@ -43,7 +44,7 @@ def run(
     from offsim.policy.decider import live_decider
     from offsim.trace import load_trace
 
-    policy = policy_of(codec, bound, cache, slots, scope.value)
+    policy = policy_of(codec, bound, cache, slots, scope.value, bounds)
     policy = prefetching(policy, prefetch, distance, prefetch_budget, precision, recall)
     policy = moving(policy, chunk, pipelined, channels, decoders)
     speed = link_speed(link)
@@ -66,7 +67,7 @@ def run(
         check_transfer(policy.transfer, codec_named(codec))
         model = load()
         tell(f"compressing with {policy.storage}", 0.1)
-        store = ExpertStore.of(model, codec_named(codec), bound)
+        store = ExpertStore.of(model, codec_named(codec), policy.bounds or bound)
         asked = prompts(requests, seed)
         pace = resolved(speed, lambda: resident_layer_s(model, store, asked), store.shape.bytes)
         tell("running", 0.2)

@@ -26,6 +26,9 @@ def serve(
     pipelined: options.Pipelined = False,
     channels: options.Channels = 1,
     decoders: options.Decoders = 1,
+    host_memory: options.HostMemory = None,
+    host_tokens: options.HostTokens = "0",
+    keep: options.Keep = options.KeepName.DECODED,
     link: options.LinkSpeed = "paced",
     arrivals: Annotated[
         str,
@@ -56,6 +59,7 @@ def serve(
     import numpy as np
 
     from offsim.calibration.schema import Calibration
+    from offsim.cli.placement import placing, with_auto
     from offsim.cli.policies import (
         described,
         link_speed,
@@ -74,6 +78,7 @@ def serve(
     policy = policy_of(codec, bound, cache, slots, scope.value)
     policy = prefetching(policy, prefetch, distance, prefetch_budget, precision, recall)
     policy = moving(policy, chunk, pipelined, channels, decoders)
+    policy = placing(policy, host_memory, host_tokens, keep.value)
     check_online(policy)
     speed = link_speed(link)
     options.check_timelines(timeline, timeline_figure)
@@ -83,7 +88,9 @@ def serve(
     figures = read_yaml(calibration, Calibration)
     figures.codec(*policy.key)  # refuses what was not calibrated before anything is said
     pace = resolved(speed, lambda: layer_s(figures), figures.model.expert_bytes)
+    policy = with_auto(policy, host_tokens, figures, pace)
     keeps_events = timeline is not None or timeline_figure is not None
+    display.note_compiling()
     with display.progress(as_json) as tell:
         served = serving(
             recorded,

@@ -13,6 +13,7 @@ def simulate(
     calibration: options.CalibrationFile,
     codec: options.Codec = "raw",
     bound: options.Bound = 0.0,
+    bounds: options.BoundsFile = None,
     cache: options.Cache = "lru",
     slots: options.Slots = 4,
     scope: options.Scope = options.PoolScope.LAYER,
@@ -26,6 +27,9 @@ def simulate(
     pipelined: options.Pipelined = False,
     channels: options.Channels = 1,
     decoders: options.Decoders = 1,
+    host_memory: options.HostMemory = None,
+    host_tokens: options.HostTokens = "0",
+    keep: options.Keep = options.KeepName.DECODED,
     link: options.LinkSpeed = "paced",
     engine: options.Engine = options.EngineName.FAST,
     noise: options.Noise = None,
@@ -40,6 +44,7 @@ def simulate(
     out/calibration.yaml --codec cuszp --bound 0.0078125 --slots 4 --link 60
     """
     from offsim.calibration.schema import Calibration
+    from offsim.cli.placement import placing, with_auto
     from offsim.cli.policies import (
         described,
         link_speed,
@@ -51,12 +56,14 @@ def simulate(
     from offsim.files import read_yaml
     from offsim.record import metrics_of
     from offsim.simulate import simulate as replay
+    from offsim.simulate.mixture import stored
     from offsim.study.reference import layer_s
     from offsim.trace import load_trace
 
-    policy = policy_of(codec, bound, cache, slots, scope.value)
+    policy = policy_of(codec, bound, cache, slots, scope.value, bounds)
     policy = prefetching(policy, prefetch, distance, prefetch_budget, precision, recall)
     policy = moving(policy, chunk, pipelined, channels, decoders)
+    policy = placing(policy, host_memory, host_tokens, keep.value)
     speed = link_speed(link)
     options.check_timelines(timeline, timeline_figure)
     recorded = load_trace(trace)
@@ -68,8 +75,10 @@ def simulate(
             err=True,
         )
     figures = read_yaml(calibration, Calibration)
-    figures.codec(*policy.key)  # refuses what was not calibrated before anything is said
+    stored(figures, policy)  # refuses what was not calibrated before anything is said
     pace = resolved(speed, lambda: layer_s(figures), figures.model.expert_bytes)
+    policy = with_auto(policy, host_tokens, figures, pace)
+    display.note_compiling()
     record = replay(recorded, policy, figures, pace, known, engine.value, noise)
     display.show_metrics(described(policy), metrics_of(record), as_json)
     about = options.about_run(described(policy), figures.model.name, pace)

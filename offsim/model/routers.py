@@ -66,6 +66,27 @@ def predicted(router: torch.nn.Module, hidden: torch.Tensor) -> torch.Tensor:
     return ids
 
 
+def check_own_choice(
+    router: torch.nn.Module, layer: int, hidden: torch.Tensor, ids: torch.Tensor
+) -> None:
+    """Refuse a router whose model gives it other hidden states than the experts get.
+
+    Args:
+        router: of this layer.
+        layer: index of the MoE layer.
+        hidden: [tokens, hidden], what its experts are called with.
+        ids: [tokens, top_k], what it chose.
+
+    Raises:
+        InputError: as for `predicted`, or it does not choose the same again.
+    """
+    if not torch.equal(predicted(router, hidden), ids):
+        raise InputError(
+            f"{type(router).__name__} of MoE layer {layer} cannot be asked ahead: it does not "
+            "choose by the hidden states that the experts are given"
+        )
+
+
 def ahead(
     routers: Sequence[torch.nn.Module], layer: int, hidden: torch.Tensor, distance: int
 ) -> list[torch.Tensor]:

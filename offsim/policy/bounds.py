@@ -1,7 +1,10 @@
 """Which bound every matrix gets: one for all, and others by layer, expert and matrix."""
 
+import hashlib
 from typing import Annotated, Any, Literal, get_args
 
+import numpy as np
+import numpy.typing as npt
 from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, PlainSerializer
 
 from offsim.codec.bounds import Bound
@@ -22,7 +25,12 @@ def _read(value: Any) -> Any:
         raise ValueError(str(error)) from error
 
 
-BoundText = Annotated[Bound, BeforeValidator(_read), PlainSerializer(str, return_type=str)]
+def _written(bound: Bound) -> float | str:
+    """Read again, it is the same bound to the last bit."""
+    return bound.value if bound.kind == "abs" else f"{bound.kind}:{bound.value!r}"
+
+
+BoundText = Annotated[Bound, BeforeValidator(_read), PlainSerializer(_written)]
 
 
 class Strict(BaseModel):
@@ -42,9 +50,9 @@ class Rule(Strict):
     """
 
     bound: BoundText
-    layers: list[Number] | None = None
-    experts: list[Number] | None = None
-    matrices: list[Matrix] | None = None
+    layers: tuple[Number, ...] | None = None
+    experts: tuple[Number, ...] | None = None
+    matrices: tuple[Matrix, ...] | None = None
 
     def covers(self, layer: int, expert: int, matrix: Matrix) -> bool:
         """Whether this rule is about that matrix."""
@@ -63,11 +71,55 @@ class Bounds(Strict):
     format: Literal["offsim-bounds"] = "offsim-bounds"
     version: int = Field(default=VERSION, ge=VERSION, le=VERSION)
     default: BoundText
-    rules: list[Rule] = Field(default_factory=list)
+    rules: tuple[Rule, ...] = ()
 
     def of(self, layer: int, expert: int) -> tuple[Bound, ...]:
         """Bounds of the gate, up and down matrices of an expert."""
         return tuple(self._of_matrix(layer, expert, matrix) for matrix in MATRICES)
+
+    def table(self, layers: int, experts: int) -> tuple[list[Bound], npt.NDArray[np.intp]]:
+        """The bounds of all matrices of a model; as `of` says, for all places at once.
+
+        Args:
+            layers: MoE layers.
+            experts: of each.
+
+        Returns:
+            The distinct bounds that some matrix has, and which one each has, [layers, experts, 3].
+
+        Raises:
+            InputError: a rule names a layer or an expert that the model does not have.
+        """
+        found = np.zeros((layers, experts, len(MATRICES)), np.intp)
+        for number, rule in enumerate(self.rules, 1):
+            matrices = None
+            if rule.matrices is not None:
+                matrices = tuple(MATRICES.index(matrix) for matrix in rule.matrices)
+            places = []
+            for what, named, size in (
+                ("layer", rule.layers, layers),
+                ("expert", rule.experts, experts),
+                ("matrix", matrices, len(MATRICES)),
+            ):
+                if named and max(named) >= size:
+                    raise InputError(
+                        f"rule {number} of the bounds is about {what} {max(named)}, and the model "
+                        f"has {what}s 0 to {size - 1}; make a table for this model"
+                    )
+                places.append(np.array(range(size) if named is None else named, np.intp))
+            found[np.ix_(*places)] = number
+        stated = [self.default, *(rule.bound for rule in self.rules)]
+        used = dict.fromkeys(stated[number] for number in np.unique(found))
+        place = {bound: at for at, bound in enumerate(used)}
+        return list(used), np.array([place.get(bound, 0) for bound in stated])[found]
+
+    @property
+    def digest(self) -> str:
+        """Eight hex digits that tell tables apart."""
+        return hashlib.sha256(self.model_dump_json().encode()).hexdigest()[:8]
+
+    def __str__(self) -> str:
+        return f"bounds {len(self.rules)} rule{'' if len(self.rules) == 1 else 's'}"
 
     def _of_matrix(self, layer: int, expert: int, matrix: Matrix) -> Bound:
         covering = (rule for rule in reversed(self.rules) if rule.covers(layer, expert, matrix))

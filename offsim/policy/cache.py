@@ -5,7 +5,7 @@ it may be asked to fetch experts ahead.
 """
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass
 
 from offsim.policy.evictions import Key
@@ -24,6 +24,9 @@ class Decision:
         fetched: experts that are prefetched once this layer is done, in the order in which they
             are asked for: layer and expert of each.
         displaced: for each of those, who leaves so that it finds room.
+        on_host: those of the misses that the host computes: they are not loaded, and not staged.
+        from_disk: those of the misses, then of the fetched, whose blobs were not in host memory:
+            layer and expert of each.
     """
 
     layer: int
@@ -33,6 +36,8 @@ class Decision:
     staged: tuple[int, ...] = ()
     fetched: tuple[Key, ...] = ()
     displaced: tuple[tuple[Key, ...], ...] = ()
+    on_host: tuple[int, ...] = ()
+    from_disk: tuple[Key, ...] = ()
 
 
 class ExpertCache(ABC):
@@ -40,7 +45,11 @@ class ExpertCache(ABC):
 
     @abstractmethod
     def lookup(
-        self, layer: int, accesses: Sequence[int], weights: Sequence[float] | None = None
+        self,
+        layer: int,
+        accesses: Sequence[int],
+        weights: Sequence[float] | None = None,
+        outside: Container[int] = (),
     ) -> Decision:
         """Ask for the experts of one layer and step, once.
 
@@ -49,9 +58,11 @@ class ExpertCache(ABC):
             accesses: ids in router order (by token, then by slot), repeats included: a repeat
                 promotes and is not counted.
             weights: [accesses] what the router gave each; only some policies look at them.
+            outside: experts that do not come in if they are missing: the host computes them.
 
         Returns:
-            The decision, already taken: the misses that are not staged are resident from now on.
+            The decision, already taken: the misses that are neither staged nor computed on the
+            host are resident from now on.
         """
 
     @abstractmethod

@@ -1,6 +1,7 @@
 """Everything that is decided at one layer and step: who stays, who comes, who is loaded ahead."""
 
 import sys
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 
@@ -13,6 +14,7 @@ from offsim.policy.prefetchers import Prefetcher, PrefetchFacts
 from offsim.policy.prefetchers.registry import prefetcher_named
 from offsim.policy.registry import slots_cache
 from offsim.policy.replay import cache_for
+from offsim.policy.tiers import HostMemory, Sizes
 from offsim.trace import Trace
 
 
@@ -25,6 +27,8 @@ class Decider:
         budget: bytes that may be issued ahead in a step; None for as many as it likes. It starts
             anew with layer 0: what the last layer issues for the next step counts in its own.
         nbytes: bytes that are issued for an expert.
+        host: host memory with a disk beneath it; None where it holds everything.
+        host_tokens: the host computes missing experts that serve at most so many tokens.
     """
 
     def __init__(
@@ -33,18 +37,32 @@ class Decider:
         prefetcher: Prefetcher | None,
         budget: int | None,
         nbytes: Callable[[Key], int],
+        host: HostMemory | None = None,
+        host_tokens: int = 0,
     ) -> None:
         self._cache, self._prefetcher, self._nbytes = cache, prefetcher, nbytes
+        self._host, self._host_tokens = host, host_tokens
         self._budget = self._left = sys.maxsize if budget is None else budget
 
     def decide(self, lookup: Lookup) -> Decision:
         """Ask the cache, then let it fetch what the prefetcher names; already taken."""
-        decision = self._cache.lookup(lookup.layer, lookup.accesses, lookup.weights)
-        if self._prefetcher is None:
+        outside: set[int] = set()
+        if self._host_tokens:
+            tokens = Counter(lookup.accesses)
+            outside = {expert for expert, n in tokens.items() if n <= self._host_tokens}
+        decision = self._cache.lookup(lookup.layer, lookup.accesses, lookup.weights, outside)
+        if self._prefetcher is not None:
+            decision = self._fetched(self._prefetcher, lookup, decision)
+        if self._host is None:
             return decision
+        keys = [*((lookup.layer, expert) for expert in decision.misses), *decision.fetched]
+        return replace(decision, from_disk=tuple([key for key in keys if self._host.load(key)]))
+
+    def _fetched(self, prefetcher: Prefetcher, lookup: Lookup, decision: Decision) -> Decision:
+        """The decision with what is fetched after its lookup."""
         if lookup.layer == 0:
             self._left = self._budget
-        candidates = self._prefetcher.after(lookup)
+        candidates = prefetcher.after(lookup)
         fetched, left, self._left = self._cache.fetch(candidates, self._nbytes, self._left)
         if not fetched:
             return decision
@@ -52,7 +70,11 @@ class Decider:
 
 
 def decider_for(
-    policy: Policy, trace: Trace, nbytes: Callable[[Key], int], profile: Trace | None = None
+    policy: Policy,
+    trace: Trace,
+    nbytes: Callable[[Key], int],
+    profile: Trace | None = None,
+    sizes: Sizes | None = None,
 ) -> Decider:
     """A fresh decider of a policy that will be asked what a trace asks.
 
@@ -62,13 +84,24 @@ def decider_for(
         nbytes: bytes that are issued for an expert.
         profile: an earlier trace: whose popular experts are pinned, and what prefetchers learn
             from.
+        sizes: of experts in host memory and on the device; needed where one of the two counts
+            in bytes.
 
     Raises:
         InputError: no cache or prefetcher has this name, one needs a profile or the profile is of
             another shape, or the trace does not have what the gates choose so far ahead.
+        ValueError: sizes are needed and not given.
     """
     prefetcher = prefetcher_for(policy, trace, profile)
-    return Decider(cache_for(policy, trace, profile), prefetcher, policy.prefetch_bytes, nbytes)
+    cache = cache_for(policy, trace, profile, sizes)
+    host = None
+    if policy.host_bytes is not None:
+        if sizes is None:
+            raise ValueError("host memory counts in bytes: give the sizes of experts")
+        experts = range(trace.info.experts_per_layer)
+        keys = ((layer, expert) for layer in range(trace.layers) for expert in experts)
+        host = HostMemory(policy.host_bytes, keys, sizes.blob)
+    return Decider(cache, prefetcher, policy.prefetch_bytes, nbytes, host, policy.host_tokens)
 
 
 def prefetcher_for(policy: Policy, trace: Trace, profile: Trace | None) -> Prefetcher | None:

@@ -1,9 +1,12 @@
 """A policy: everything that a designer decides."""
 
-from typing import Literal
+from typing import Literal, Self
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from offsim.codec.registry import codec_named
+from offsim.errors import InputError
+from offsim.policy.bounds import Bounds
 from offsim.policy.transfer import Transfer
 
 
@@ -13,6 +16,7 @@ class Policy(BaseModel):
     Attributes:
         codec: name of the codec in which host memory holds the experts.
         bound: absolute error bound in the unit of the weights, in the stored dtype; 0 for `raw`.
+        bounds: a bound for each matrix, where they differ; `bound` is 0 then, and not used.
         cache: name of the eviction policy.
         slots: experts that each layer can keep on the device; a global pool has as many in all.
         scope: whether each layer has a pool of its own or all share one.
@@ -23,12 +27,18 @@ class Policy(BaseModel):
         prefetch_bytes: that it may issue in a step; None for as many as it likes.
         precision: of `noisy-oracle`: share of what it foresees that is asked for, above 0 to 1.
         recall: of `noisy-oracle`: share of what is asked for that it foresees, 0..1.
+        host_bytes: of host memory for blobs, the rest of which are on disk; None for all of them.
+        host_tokens: a missing expert that serves at most so many tokens of a lookup is computed on
+            the host and does not come in.
+        keep: how the device keeps experts: as they are computed with, or compressed and decoded
+            at each use; then the bytes of the slots hold as many blobs as fit.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
 
     codec: str = "raw"
     bound: float = Field(default=0.0, ge=0, allow_inf_nan=False)
+    bounds: Bounds | None = None
     cache: str = "lru"
     slots: int = Field(default=4, ge=0)
     scope: Literal["layer", "global"] = "layer"
@@ -39,21 +49,58 @@ class Policy(BaseModel):
     prefetch_bytes: int | None = Field(default=None, ge=0)
     precision: float = Field(default=1.0, gt=0, le=1)
     recall: float = Field(default=1.0, ge=0, le=1)
+    host_bytes: int | None = Field(default=None, ge=0)
+    host_tokens: int = Field(default=0, ge=0)
+    keep: Literal["decoded", "compressed"] = "decoded"
+
+    @model_validator(mode="after")
+    def _bounds_are_for_a_codec_that_takes_them(self) -> Self:
+        if self.bounds is None:
+            return self
+        if self.bound:
+            raise ValueError(f"bound {self.bound:g} beside a table of bounds; give one of the two")
+        try:
+            promise = codec_named(self.codec).promise
+        except InputError as error:
+            raise ValueError(str(error)) from error
+        if promise != "bound":
+            raise ValueError(f"codec {self.codec} takes no bounds")
+        return self
 
     @property
     def key(self) -> tuple[str, float]:
-        """Codec and bound: what decides the bytes of an expert."""
+        """What decides the bytes of an expert: codec and bound, or a name of codec and table."""
+        if self.bounds is not None:
+            return f"{self.storage} {self.bounds.digest}", 0.0
         return self.codec, self.bound
 
     @property
     def storage(self) -> str:
-        """Codec and bound as one short text, such as `cuszp 0.03125`."""
+        """Codec and bound as one short text: `cuszp 0.03125`, or `cuszp bounds 3 rules`."""
+        if self.bounds is not None:
+            return f"{self.codec} {self.bounds}"
         return f"{self.codec} {self.bound:g}" if self.bound else self.codec
 
     def __str__(self) -> str:
         pool = "" if self.scope == "layer" else ", one pool"
         ahead = "" if self.prefetch == "none" else f", {self._foresight}"
-        return f"{self.storage}, {self.cache} {self.slots}{pool}{ahead}"
+        return f"{self.storage}, {self.cache} {self.slots}{pool}{self._placement}{ahead}"
+
+    @property
+    def placed(self) -> bool:
+        """Whether experts are on disk, computed on the host or kept compressed on the device."""
+        return self.host_bytes is not None or self.host_tokens > 0 or self.keep == "compressed"
+
+    @property
+    def _placement(self) -> str:
+        """Where experts are beyond host memory and slots; such as `, 4096 B of host memory`."""
+        parts = ["kept compressed"] if self.keep == "compressed" else []
+        if self.host_bytes is not None:
+            parts.append(f"{self.host_bytes} B of host memory")
+        if self.host_tokens:
+            tokens = f"{self.host_tokens} token{'' if self.host_tokens == 1 else 's'}"
+            parts.append(f"up to {tokens} on the host")
+        return "".join(f", {part}" for part in parts)
 
     @property
     def _foresight(self) -> str:

@@ -25,7 +25,11 @@ class PooledCache(ExpertCache):
         self._pending: dict[Key, None] = {}
 
     def lookup(
-        self, layer: int, accesses: Sequence[int], weights: Sequence[float] | None = None
+        self,
+        layer: int,
+        accesses: Sequence[int],
+        weights: Sequence[float] | None = None,
+        outside: Container[int] = (),
     ) -> Decision:
         """Hits stay; misses come in, in router order, where others may leave for them."""
         place = self._place(layer)
@@ -37,15 +41,20 @@ class PooledCache(ExpertCache):
         if self._pending:  # this layer has now asked for those of its own
             self._pending = {key: None for key in self._pending if key[0] != layer}
             keep = wanted | self._pending
-        evicted, staged = [], []
+        evicted: list[tuple[Key, ...]] = []
+        staged, on_host = [], []
         for key in missing:
+            if key[1] in outside:
+                evicted.append(())
+                on_host.append(key[1])
+                continue
             left, kept = self._let_in(key, place, keep)
             evicted.append(left)
             if not kept:
                 staged.append(key[1])
         self._pools[place].used(*_last_used(wanted, layer, accesses, weights))
         misses = tuple([expert for _, expert in missing])
-        return Decision(layer, hits, misses, tuple(evicted), tuple(staged))
+        return Decision(layer, hits, misses, tuple(evicted), tuple(staged), on_host=tuple(on_host))
 
     def fetch(
         self, candidates: Iterable[Key], nbytes: Callable[[Key], int], budget: int

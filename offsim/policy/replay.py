@@ -6,29 +6,43 @@ from dataclasses import dataclass
 from offsim.policy.cache import ExpertCache
 from offsim.policy.lookup import future_of, lookups_of, popularity_of
 from offsim.policy.policy import Policy
-from offsim.policy.registry import eviction_named, slots_cache
+from offsim.policy.registry import cache_of, eviction_named, slots_cache
+from offsim.policy.tiers import Sizes
 from offsim.trace import DECODE, Trace
 
 
-def cache_for(policy: Policy, trace: Trace, profile: Trace | None = None) -> ExpertCache:
+def cache_for(
+    policy: Policy, trace: Trace, profile: Trace | None = None, sizes: Sizes | None = None
+) -> ExpertCache:
     """A fresh cache of a policy that will be asked what a trace asks.
 
     Args:
         policy: which eviction policy, slots and scope.
         trace: what an oracle looks into.
         profile: whose popular experts are pinned.
+        sizes: of experts; needed where they are kept compressed, so that the bytes of the slots
+            count and not their number.
 
     Raises:
         InputError: no policy has this name, or it needs a profile.
+        ValueError: sizes are needed and not given.
     """
+    known = popularity_of(profile) if profile is not None else None
+    future = future_of(trace) if eviction_named(policy.cache).oracle else None
+    if policy.keep == "compressed":
+        if sizes is None:
+            raise ValueError("compressed experts count in bytes: give the sizes of experts")
+        pool = policy.slots * sizes.decoded
+        capacities = [pool] * trace.layers if policy.scope == "layer" else [pool * trace.layers]
+        return cache_of(policy.cache, capacities, sizes.blob, policy.seed, known, future)
     return slots_cache(
         policy.cache,
         trace.layers,
         policy.slots,
         policy.scope,
         policy.seed,
-        popularity_of(profile) if profile is not None else None,
-        future_of(trace) if eviction_named(policy.cache).oracle else None,
+        known,
+        future,
     )
 
 

@@ -6,8 +6,11 @@ from typing import Literal
 from offsim.policy.cache import Decision
 
 Label = Literal["MEASURED", "SIMULATED", "ESTIMATED"]
-Stage = Literal["host decode", "link", "device decode"]
-STAGES: tuple[Stage, ...] = ("host decode", "link", "device decode")
+Stage = Literal["disk", "host decode", "host compute", "link", "device decode"]
+STAGES: tuple[Stage, ...] = ("disk", "host decode", "host compute", "link", "device decode")
+"""In the order in which a load passes them; few loads have all of them on their path."""
+SELDOM: frozenset[str] = frozenset({"disk", "host compute"})
+"""Stages that are named only where a policy uses them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -21,7 +24,10 @@ class Span:
 
 @dataclass(slots=True)
 class Load:
-    """One expert on its way to the device.
+    """One expert on its way to the device, or what stands for it.
+
+    An expert that is computed on the host sends activations in its place; one that is kept
+    compressed on the device only passes the device decoder.
 
     Attributes:
         layer: MoE layer.
@@ -31,6 +37,7 @@ class Load:
         spans: its stages in order.
         ahead: whether it was fetched before it was asked for.
         used: whether it was asked for while it was there or on its way.
+        disk_bytes: read from disk for it.
     """
 
     layer: int
@@ -40,6 +47,7 @@ class Load:
     spans: list[Span] = field(default_factory=list)
     ahead: bool = False
     used: bool = True
+    disk_bytes: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -34,6 +34,7 @@ class Metrics:
         link_bytes: bytes asked for over the link.
         prefetch_bytes: of these, what was fetched ahead.
         wasted_bytes: of those, what was not asked for before it had to leave.
+        disk_bytes: bytes read from disk.
         prefill_s: mean time of a prompt pass: compute and stall together.
         decode_compute_s: mean time of a decode step that is not stall.
         decode_stall_s: mean stall of a decode step, by the stage that was waited on;
@@ -59,6 +60,7 @@ class Metrics:
     link_bytes: int
     prefetch_bytes: int
     wasted_bytes: int
+    disk_bytes: int
     prefill_s: float
     decode_compute_s: float
     decode_stall_s: dict[str, float]
@@ -117,6 +119,7 @@ def metrics_of_table(table: StepTable, label: Label) -> Metrics:
         link_bytes=int(table.demand_bytes.sum()) + prefetch_bytes,
         prefetch_bytes=prefetch_bytes,
         wasted_bytes=int(table.wasted_bytes.sum()),
+        disk_bytes=int(table.disk_bytes.sum()),
         prefill_s=_mean(spent[~decode]),
         decode_compute_s=_mean(spent[decode]) - sum(stall.values()),
         decode_stall_s=stall,

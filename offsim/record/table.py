@@ -28,6 +28,7 @@ class StepTable(NamedTuple):
         demand_bytes: [steps] over the link, of what was missed.
         prefetch_bytes: [steps] over the link, of what was fetched ahead.
         wasted_bytes: [steps] of these, what nobody asked for before it had to leave.
+        disk_bytes: [steps] read from disk, of both.
         emit_step: [output tokens] the step that each token came from.
         emit_request: [output tokens] whose it is: an index in `arrival`.
         arrival: [requests]
@@ -43,6 +44,7 @@ class StepTable(NamedTuple):
     demand_bytes: Ints
     prefetch_bytes: Ints
     wasted_bytes: Ints
+    disk_bytes: Ints
     emit_step: Ints
     emit_request: Ints
     arrival: Ints
@@ -70,10 +72,11 @@ def table_of(record: RunRecord) -> StepTable:
         for request in step.emitting:
             arrivals.setdefault(request, step.start)
     place = {request: at for at, request in enumerate(arrivals)}
-    demand, ahead, wasted = (np.zeros(len(steps), np.int64) for _ in range(3))
+    demand, ahead, wasted, disk = (np.zeros(len(steps), np.int64) for _ in range(4))
     for number, step in enumerate(steps):
         for load in step.loads:
             (ahead if load.ahead else demand)[number] += load.link_bytes
+            disk[number] += load.disk_bytes
             if load.ahead and not load.used:
                 wasted[number] += load.link_bytes
     hits = np.array([sum(len(d.hits) for d in s.decisions) for s in steps], np.int64)
@@ -90,6 +93,7 @@ def table_of(record: RunRecord) -> StepTable:
         demand_bytes=demand,
         prefetch_bytes=ahead,
         wasted_bytes=wasted,
+        disk_bytes=disk,
         emit_step=np.array([step for step, _ in emits], np.int64),
         emit_request=np.array([place[request] for _, request in emits], np.int64),
         arrival=np.array([whole(seconds) for seconds in arrivals.values()], np.int64),

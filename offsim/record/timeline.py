@@ -9,14 +9,14 @@ import heapq
 import json
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
-from itertools import count
+from itertools import count, islice
 from pathlib import Path
 from typing import Any
 
 from offsim import __version__
 from offsim.files import replacing
 from offsim.policy.cache import Decision
-from offsim.record.events import STAGES, Load, RunRecord, StepRecord, Wait
+from offsim.record.events import SELDOM, STAGES, Load, RunRecord, StepRecord, Wait
 from offsim.record.metrics import split_wait
 from offsim.trace import PREFILL
 
@@ -33,8 +33,8 @@ LANES = 100
 
 
 def not_kept(decision: Decision) -> int:
-    """How many experts a decision evicts, or loads without keeping them."""
-    return sum(map(len, decision.evicted)) + len(decision.staged)
+    """How many experts a decision evicts, or does not keep although they were missing."""
+    return sum(map(len, decision.evicted)) + len(decision.staged) + len(decision.on_host)
 
 
 def write_timeline(
@@ -53,7 +53,7 @@ def write_timeline(
         path: JSON file, written whole or not at all.
         about: what else the file says of the run, such as its policy; `policy` names the process.
         steps: only the first so many; None for all.
-        evicted: how many experts a decision takes out of the cache or does not keep.
+        evicted: how many experts a decision's misses take out of the cache or do not keep.
 
     Raises:
         InputError: the file cannot be written.
@@ -78,8 +78,12 @@ def timeline_events(
     """Events of a run: names of the tracks, then the rest by time, the longer first.
 
     Tracks: `compute` has the steps with their waits inside; `stall` splits each wait by the stage
-    that it was for, as the metrics do; each stage has the loads that it served. Counters: experts
-    that have a slot by the cache's decisions, and loads asked for and not yet done.
+    that it was for, as the metrics do; each stage has the loads that it served, and those that few
+    policies use are left out where they served none. Counters: experts that have a slot by the
+    cache's decisions, and loads asked for and not yet done.
+
+    Loads that were fetched ahead are called prefetches, also where a wait is for one. One that was
+    given up before any stage served it is only counted, in the step that issued it.
 
     Args:
         record: simulated or measured.
@@ -96,8 +100,10 @@ def timeline_events(
         raise ValueError(f"a timeline has at least one step, not {steps}")
     shown = record.steps[:steps]
     yield _named("process_name", 0, f"offsim {record.label}" + (f": {policy}" if policy else ""))
-    for track in range(len(TRACKS)):
-        yield from _lane_names(track, 0)
+    used = {span.stage for step in shown for load in step.loads for span in load.spans}
+    for track, name in enumerate(TRACKS):
+        if name not in SELDOM or name in used:
+            yield from _lane_names(track, 0)
     yield from _Events(shown[0].start, evicted).of(shown)
 
 
@@ -129,7 +135,7 @@ class _Events:
 
     Args:
         origin: time that becomes 0, s.
-        evicted: how many experts a decision takes out of the cache or does not keep.
+        evicted: as for `write_timeline`.
     """
 
     def __init__(self, origin: float, evicted: Callable[[Decision], int]) -> None:
@@ -167,21 +173,32 @@ class _Events:
         told = {
             **whose,
             "step": number,
-            "hits": sum(len(d.hits) for d in step.decisions),
+            "hits": sum(len(d.hits) for d in step.decisions) - step.late,
             "misses": sum(len(d.misses) for d in step.decisions),
+            **_of_prefetches(step),
             "stall_us": sum(self._ns(w.end) - self._ns(w.start) for w in step.waits) / 1e3,
         }
         self._slice("compute", f"{phase}, request {step.request}", start, end, told)
         for wait in step.waits:
             self._add_wait(wait, whose)
-        asked: dict[int, int] = {}  # when each layer first asked for an expert, ns
         for load in step.loads:
             self._add_load(load, whose)
-            asked.setdefault(load.layer, self._ns(load.submitted))
+        self._add_decisions(step, start)
+
+    def _add_decisions(self, step: StepRecord, start: int) -> None:
+        """Experts get their slots when their loads are asked for, prefetched ones too."""
+        asked: dict[int, int] = {}  # when each layer first asked for an expert, ns
+        for load in step.loads:
+            if not load.ahead:
+                asked.setdefault(load.layer, self._ns(load.submitted))
+        issued = (self._ns(load.submitted) for load in step.loads if load.ahead)
         for decision in step.decisions:
-            change = len(decision.misses) - self._evicted(decision) if decision.misses else 0
-            if change:
+            if decision.misses:
+                change = len(decision.misses) - self._evicted(decision)
                 self._change(asked.get(decision.layer, start), RESIDENT, change)
+            times = islice(issued, len(decision.fetched))
+            for at, left in zip(times, decision.displaced, strict=True):
+                self._change(at, RESIDENT, 1 - len(left))
 
     def _add_wait(self, wait: Wait, whose: Event) -> None:
         told = _of_load(wait.load, whose)
@@ -252,11 +269,28 @@ class _Events:
 
 
 def _name(load: Load) -> str:
-    return f"L{load.layer} E{load.expert}"
+    name = f"L{load.layer} E{load.expert}"
+    if not load.ahead:
+        return name
+    return f"prefetch {name}, given up" if _given_up(load) else f"prefetch {name}"
+
+
+def _given_up(load: Load) -> bool:
+    """Whether a prefetch did not get as far as the last stage."""
+    return load.ahead and not load.used and all(span.stage != STAGES[-1] for span in load.spans)
 
 
 def _of_load(load: Load, whose: Event) -> Event:
-    return {"layer": load.layer, "expert": load.expert, "bytes": load.link_bytes, **whose}
+    ahead = {"ahead": True, "used": load.used} if load.ahead else {}
+    return {"layer": load.layer, "expert": load.expert, "bytes": load.link_bytes, **ahead, **whose}
+
+
+def _of_prefetches(step: StepRecord) -> Event:
+    """What a step says of prefetches; nothing where it has none."""
+    ahead = [load for load in step.loads if load.ahead]
+    if not ahead and not step.late:
+        return {}
+    return {"late": step.late, "prefetches": len(ahead), "given up": sum(map(_given_up, ahead))}
 
 
 def _thread(track: int, lane: int) -> int:

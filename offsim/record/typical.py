@@ -1,8 +1,9 @@
 """One run out of several repeats of the same one, as on a machine that is left in peace."""
 
 from collections.abc import Sequence
+from dataclasses import replace
 
-from offsim.record.events import Load, RunRecord, Span, StepRecord, Wait
+from offsim.record.events import Load, RunRecord, StepRecord, Wait
 
 
 def typical(records: Sequence[RunRecord]) -> RunRecord:
@@ -33,24 +34,25 @@ def typical(records: Sequence[RunRecord]) -> RunRecord:
 
 
 def moved(step: StepRecord, start: float) -> StepRecord:
-    """A copy of a step that starts at another time, s."""
+    """A copy of a step that starts at another time, s.
+
+    A wait may be for a load that an earlier step fetched ahead. It keeps the load of its own
+    repeat, moved by as much as the wait: a copy that is among the loads of no step, since the
+    earlier step may be taken from another repeat and has that load already.
+    """
     by = start - step.start
-    loads = {
-        id(load): Load(
-            load.layer,
-            load.expert,
-            load.link_bytes,
-            load.submitted + by,
-            [Span(span.stage, span.start + by, span.end + by) for span in load.spans],
-        )
-        for load in step.loads
-    }
-    return StepRecord(
-        step.request,
-        step.phase,
-        start,
-        step.end + by,
-        list(step.decisions),
-        list(loads.values()),
-        [Wait(wait.start + by, wait.end + by, loads[id(wait.load)]) for wait in step.waits],
+    known = [*step.loads, *(wait.load for wait in step.waits)]
+    loads = {id(load): _moved_load(load, by) for load in known}
+    return replace(
+        step,
+        start=start,
+        end=step.end + by,
+        decisions=list(step.decisions),
+        loads=[loads[id(load)] for load in step.loads],
+        waits=[Wait(wait.start + by, wait.end + by, loads[id(wait.load)]) for wait in step.waits],
     )
+
+
+def _moved_load(load: Load, by: float) -> Load:
+    spans = [replace(span, start=span.start + by, end=span.end + by) for span in load.spans]
+    return replace(load, submitted=load.submitted + by, spans=spans)

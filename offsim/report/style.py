@@ -41,7 +41,9 @@ _CODEC_COLOURS = {
 _OTHER_COLOURS = ("#fbafe4", "#949494", "#ece133", "#56b4e9")
 PART_COLOURS = {
     "compute": "#a9bccb",
+    "disk": "#ca9161",
     "host decode": "#d55e00",
+    "host compute": "#029e73",
     "link": "#56b4e9",
     "device decode": "#cc78bc",
     "hand-over": "#2b2b2b",

@@ -2,10 +2,12 @@
 
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
+from itertools import islice
 
 import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.collections import PolyCollection
+from matplotlib.colors import to_hex, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.patches import Patch
 from matplotlib.ticker import MaxNLocator
@@ -18,11 +20,15 @@ from offsim.report.text import percent
 from offsim.trace import PREFILL
 
 HIT, MISS = "#b9d8b4", "#f6e3b4"
+PALE = 0.55
+"""How far the colour of a stage goes to white where it serves what was fetched ahead."""
 MOST_LINES = 8
 STEPS_A_LINE = 4
 """That a line is long enough for, by the median step."""
 LABELS, LETTER = 1.15, 0.083
 """Inches left of the bars, and of a character of the smallest size."""
+A_ROW = 7
+"""Entries of the legend that fit side by side."""
 THIN = 0.03
 """Inches of a bar that has no edge."""
 LEAST = 0.01
@@ -59,7 +65,8 @@ def timeline_figure(
     """Rows of layers, compute and the stages of loads over time, wrapped into lines.
 
     Compute is in the colour of the stage that it waits for while it waits. A layer's box begins at
-    its lookup, which is known where an expert was missing and spaced evenly in between.
+    its lookup, which is known where an expert was missing and spaced evenly in between. Loads that
+    were fetched ahead are pale.
 
     Args:
         record: simulated or measured.
@@ -88,7 +95,7 @@ def timeline_figure(
         _line(axes, rows, bars, (number * width, (number + 1) * width))
         _step_names(axes, shown, first, origin)
     grid[-1].set_xlabel(f"ms since the start of step {first}")
-    _legend(figure, rows)
+    _legend(figure, rows, ahead=any(load.ahead for step in shown for load in step.loads))
     titled(figure, _title(shown, policy), [record.label])
     return figure
 
@@ -96,22 +103,45 @@ def timeline_figure(
 def lookups(step: StepRecord) -> list[float]:
     """When each of a step's decisions was taken, s, and last the end of the step.
 
-    Where an expert was missing it is when the first was asked for. The others are spaced evenly
-    between the end of the last wait before and the next lookup that is known.
+    Where an expert was missing it is when the first was asked for, and where one was only late,
+    when compute first waited for it. The others are spaced evenly: from the start of the step, or
+    the end of the last known layer's waits and when it fetched ahead, to the next that is known.
     """
     asked: dict[int, float] = {}
     for load in step.loads:
-        asked.setdefault(load.layer, load.submitted)
-    waited = {wait.load.layer: wait.end for wait in step.waits}
-    known = [(number, d.layer) for number, d in enumerate(step.decisions) if d.layer in asked]
+        if not load.ahead:
+            asked.setdefault(load.layer, load.submitted)
+    ended: dict[int, float] = {}
+    for wait in step.waits:
+        asked.setdefault(wait.load.layer, wait.start)
+        ended[wait.load.layer] = wait.end
+    issued = (load.submitted for load in step.loads if load.ahead)
     times: list[float] = []
     since = step.start
-    ends: list[tuple[int, int | None]] = [*known, (len(step.decisions), None)]
-    for number, layer in ends:
-        at = step.end if layer is None else max(asked[layer], since)
-        times += np.linspace(since, at, number - len(times) + 2)[1:].tolist()
-        since = at if layer is None else max(at, waited.get(layer, at))
-    return times
+    for number, decision in enumerate(step.decisions):
+        ahead = list(islice(issued, len(decision.fetched)))
+        if decision.layer in asked:
+            at = max(asked[decision.layer], since)
+            times += _evenly(since, at, number - len(times) + 1)
+            since = max(at, ended.get(decision.layer, at))
+        elif ahead:  # the layer was done by then
+            times += _evenly(since, ahead[0], number - len(times) + 2)[:-1]
+        since = max([since, *ahead])
+    return times + _evenly(since, step.end, len(step.decisions) - len(times) + 1)
+
+
+def _evenly(since: float, until: float, parts: int) -> list[float]:
+    """The ends of equal parts of a time."""
+    ends: list[float] = np.linspace(since, max(since, until), parts + 1)[1:].tolist()
+    return ends
+
+
+def stage_colour(stage: str, *, ahead: bool) -> str:
+    """Of a load in a stage; paler where it was fetched ahead."""
+    if not ahead:
+        return PART_COLOURS[stage]
+    red, green, blue = (part + PALE * (1 - part) for part in to_rgb(PART_COLOURS[stage]))
+    return to_hex((red, green, blue))
 
 
 def _bars(step: StepRecord, origin: float) -> Iterator[Bar]:
@@ -138,7 +168,7 @@ def _bars(step: StepRecord, origin: float) -> Iterator[Bar]:
             since += seconds
     for load in step.loads:
         for span in load.spans:
-            colour = PART_COLOURS[span.stage]
+            colour = stage_colour(span.stage, ahead=load.ahead)
             yield Bar(span.stage, ms(span.start), ms(span.end), colour, str(load.expert))
 
 
@@ -200,13 +230,14 @@ def _step_names(axes: Axes, shown: Sequence[StepRecord], first: int, origin: flo
         if start >= low:
             axes.axvline(start, color=INK, lw=0.9, ymax=1.0, clip_on=False)
         phase = "prefill" if step.phase == PREFILL else "decode"
-        hits = sum(len(d.hits) for d in step.decisions)
-        misses = sum(len(d.misses) for d in step.decisions)
+        hits = f"hits {sum(len(d.hits) for d in step.decisions) - step.late}"
+        misses = f"misses {sum(len(d.misses) for d in step.decisions)}"
+        late = f"late {step.late}, " if step.late else ""
         on = "" if start >= low else "… "
         for text in (
-            f"{on}{number} {phase}: hits {hits}, misses {misses}",
-            f"{on}{number}: hits {hits}, misses {misses}",
-            f"{on}{number}: misses {misses}",
+            f"{on}{number} {phase}: {hits}, {late}{misses}",
+            f"{on}{number}: {hits}, {late}{misses}",
+            f"{on}{number}: {late}{misses}",
             f"{on}{number}",
         ):
             if _fits(f"{text} ", min(end, high) - max(start, low), high - low):
@@ -214,19 +245,22 @@ def _step_names(axes: Axes, shown: Sequence[StepRecord], first: int, origin: flo
                 break
 
 
-def _legend(figure: Figure, rows: list[str]) -> None:
+def _legend(figure: Figure, rows: list[str], *, ahead: bool) -> None:
     stages = [stage for stage in STAGES if stage in rows]
     handles = [
-        Patch(fc=HIT, label="layer: hits"),
+        Patch(fc=HIT, label="layer: hits, late ones too" if ahead else "layer: hits"),
         Patch(fc=MISS, label="misses"),
         Patch(fc=PART_COLOURS["compute"], label="compute"),
         *(Patch(fc=PART_COLOURS[stage], label=f"{stage}, or waiting for it") for stage in stages),
         Patch(fc=PART_COLOURS["hand-over"], label="hand-over"),
     ]
+    if ahead:
+        pale = [stage_colour(stage, ahead=True) for stage in stages]
+        handles.append(Patch(fc=pale[0] if pale else "none", label="pale: fetched ahead"))
     figure.legend(
         handles=handles,
         loc="outside lower center",
-        ncols=len(handles),
+        ncols=len(handles) if len(handles) <= A_ROW else -(-len(handles) // 2),
         columnspacing=1.2,
         handlelength=1.4,
         title="Above a line: the steps. Numbers in boxes: layers, and the experts that are loaded.",

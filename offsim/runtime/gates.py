@@ -3,8 +3,7 @@
 import torch
 from transformers import PreTrainedModel
 
-from offsim.errors import InputError
-from offsim.model.routers import ahead, predicted, router_modules
+from offsim.model.routers import ahead, check_own_choice, router_modules
 
 
 class Gates:
@@ -38,11 +37,6 @@ class Gates:
             return []
         if layer not in self._checked:
             self._checked.add(layer)
-            router = self._routers[layer]
-            if not torch.equal(predicted(router, hidden), ids):
-                raise InputError(
-                    f"{type(router).__name__} of MoE layer {layer} cannot be asked ahead: it does "
-                    "not choose by the hidden states that the experts are given"
-                )
+            check_own_choice(self._routers[layer], layer, hidden, ids)
         chosen = ahead(self._routers, layer, hidden, self._distance)
         return [ids.flatten().tolist() for ids in chosen]

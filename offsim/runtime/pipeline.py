@@ -13,7 +13,7 @@ from offsim.codec.expert import ExpertBlob
 from offsim.errors import InputError, RunError
 from offsim.policy.transfer import Transfer
 from offsim.record import Load, Span
-from offsim.record.events import STAGES, Stage
+from offsim.record.events import Stage
 from offsim.runtime.link import Bytes, Link
 from offsim.runtime.store import ExpertStore
 from offsim.runtime.threads import Jobs, Worker, busy
@@ -79,7 +79,7 @@ class Pipeline:
         self._number = count()
         may_overtake = ahead or self.transfer != Transfer()
         self._stages: list[Jobs[Job]] = [
-            Waiting() if may_overtake else SimpleQueue() for _ in STAGES
+            Waiting() if may_overtake else SimpleQueue() for _ in range(3)
         ]
         self._first, self._middle, self._last = self._stages
         busy(1)  # the first call of a process loads it, which takes 0.2 s

@@ -5,6 +5,7 @@ from dataclasses import dataclass, field
 
 from transformers import PreTrainedModel
 
+from offsim.errors import InputError
 from offsim.model.generate import greedy_tokens
 from offsim.model.hook import handled
 from offsim.policy.decider import live_decider
@@ -61,10 +62,16 @@ def run_offloaded(
             learn.
 
     Raises:
-        InputError: the cache or the prefetcher is an oracle or needs a profile, the profile is of
+        InputError: experts are to be on disk, computed on the host or kept compressed, the cache
+            or the prefetcher is an oracle or needs a profile, the profile is of
             another shape, the gates cannot be asked ahead, or loads cannot move as the policy says.
         RunError: a load failed.
     """
+    if policy.placed:
+        raise InputError(
+            "a real run has all blobs in host memory, computes on the device alone and keeps "
+            f"experts decoded there, not {policy}; simulate it"
+        )
     shape = store.shape
     sizes = (shape.layers, shape.experts, model.config.num_experts_per_tok)
     decider = live_decider(policy, sizes, lambda key: store.link_bytes(*key), profile)

@@ -50,9 +50,12 @@ class ExpertStore:
             progress: called after each expert.
 
         Raises:
-            InputError: a weight that is not finite, or a bound that is not a positive number.
+            InputError: a weight that is not finite, a bound that is not a positive number, or a
+                table about a layer or an expert that the model does not have.
         """
         shape = shape_of(model, dtype.itemsize)
+        if isinstance(bound, Bounds):
+            bound.table(shape.layers, shape.experts)  # refuses places that are not there
         blobs, worst, loosest = [], 0.0, 0.0
         for layer, module in enumerate(expert_modules(model)):
             row = []
@@ -73,6 +76,16 @@ class ExpertStore:
         """Bytes that cross the link: the blob, or the stored bytes where the host decodes."""
         blob = self.blobs[layer][expert]
         return blob.stored_bytes if self.codec.placement == "host" else blob.nbytes
+
+    @property
+    def blob_bytes(self) -> list[list[int]]:
+        """[layers][experts] bytes of each expert's blob."""
+        return [[sum(parts) for parts in row] for row in self.matrix_bytes]
+
+    @property
+    def matrix_bytes(self) -> list[list[list[int]]]:
+        """[layers][experts][3] bytes of the blobs of gate, up and down."""
+        return [[[blob.nbytes for blob in one.blobs] for one in row] for row in self.blobs]
 
     @property
     def nbytes(self) -> int:

@@ -7,14 +7,21 @@ import numpy as np
 import numpy.typing as npt
 
 from offsim.calibration.schema import Calibration, CodecFigures, at_size
+from offsim.errors import InputError
 from offsim.policy.policy import Policy
+from offsim.policy.tiers import Sizes
 from offsim.record.events import STAGES
 from offsim.simulate.clock import Ints, rate_of, whole
+from offsim.simulate.mixture import stored
 from offsim.simulate.plan import Kinds, Machine
 
-HOST_DECODE, LINK, DEVICE_DECODE = (
-    STAGES.index(s) for s in ("host decode", "link", "device decode")
+DISK, HOST_DECODE, HOST_COMPUTE, LINK, DEVICE_DECODE = (
+    STAGES.index(s) for s in ("disk", "host decode", "host compute", "link", "device decode")
 )
+ACTIVATION_BYTES = 2
+"""Of one number of a hidden state on the link: bf16."""
+COLUMNS = len(STAGES) + 4
+"""Of what a load costs, see `Costs.load`."""
 
 
 class Costs:
@@ -22,23 +29,29 @@ class Costs:
 
     Args:
         calibration: of the machine and model.
-        policy: whose codec and bound must be in the calibration.
+        policy: whose codec must be in the calibration, at its bound or at all of its table.
         link_bytes_per_s: pace of the link; None for the machine's own.
 
     Raises:
-        InputError: the codec and bound were not calibrated.
+        InputError: the codec and bound were not calibrated, or see `mixture.stored` and
+            `check_placement`.
     """
 
     def __init__(
         self, calibration: Calibration, policy: Policy, link_bytes_per_s: float | None
     ) -> None:
         self.calibration, self.transfer = calibration, policy.transfer
-        self.codec: CodecFigures = calibration.codec(policy.codec, policy.bound)
+        self.stored = stored(calibration, policy)
+        self.codec: CodecFigures = self.stored.figures
+        check_placement(policy, calibration, self.codec)
+        self.keep = policy.keep
         self.link_bytes_per_s = link_bytes_per_s
         # The same few token counts are asked for in every layer and step.
         self._warm_s = cache(self._interpolated_warm_s)
         self._warm_expert_s = cache(partial(at_size, calibration.compute.expert))
         self.load = cache(self._load)
+        self.on_host = cache(self._on_host)
+        self.decoding = cache(self._decoding)
         self._head_s = cache(partial(at_size, calibration.compute.head))
 
     def before_experts_s(self, layer: int, tokens: int) -> float:
@@ -59,6 +72,25 @@ class Costs:
             return self.calibration.model.expert_bytes
         return self.codec.blob_bytes[layer][expert]
 
+    @property
+    def sizes(self) -> Sizes:
+        """Bytes of experts in host memory and on the device."""
+        blobs = self.codec.blob_bytes
+        return Sizes(lambda key: blobs[key[0]][key[1]], self.calibration.model.expert_bytes)
+
+    def disk_s(self, nbytes: int) -> float:
+        """One read from disk, s; 0 on a machine without one."""
+        disk = self.calibration.disk
+        return 0.0 if disk is None else disk.latency_s + nbytes / disk.bytes_per_s
+
+    def host_expert_s(self, tokens: int) -> float:
+        """One expert that serves `tokens` tokens, computed on the host, s."""
+        return at_size(self.calibration.compute.host_expert, tokens)
+
+    def activation_bytes(self, tokens: int) -> int:
+        """Bytes of the hidden states of so many tokens to the host and back."""
+        return 2 * tokens * self.calibration.model.hidden * ACTIVATION_BYTES
+
     def link_s(self, nbytes: float) -> float:
         """One transfer, s: the copy itself, or the pace and its overshoot where that is longer."""
         link = self.calibration.link
@@ -72,23 +104,65 @@ class Costs:
         part = self.transfer.chunk_bytes
         return 1 if part is None else max(1, -(-nbytes // part))
 
-    def stages_s(self, nbytes: int) -> list[float]:
-        """[stages] s that a load of so many bytes over the link takes in each, all its chunks."""
+    def transfer_s(self, nbytes: int) -> float:
+        """So many bytes over the link, in all the parts that they move in, s."""
         chunks = self.chunks(nbytes)
+        return chunks * self.link_s(nbytes / chunks)
+
+    def stages_s(self, nbytes: int, place: tuple[int, int] | None = None) -> list[float]:
+        """[stages] s that a load takes in each, all its chunks.
+
+        Args:
+            nbytes: over the link.
+            place: layer and expert that it decodes; None for the mean of all.
+        """
         seconds = [0.0] * len(STAGES)
-        seconds[LINK] = chunks * self.link_s(nbytes / chunks)
-        if self.codec.unpack_s is None:
-            seconds[DEVICE_DECODE] = self.codec.decode_s.value
+        seconds[LINK] = self.transfer_s(nbytes)
+        mean = self.codec.unpack_s
+        decode, unpack = self.codec.decode_s.value, None if mean is None else mean.value
+        if place is not None:
+            decode = float(self.stored.decode_s[place])
+            unpack = None if self.stored.unpack_s is None else float(self.stored.unpack_s[place])
+        if unpack is None:
+            seconds[DEVICE_DECODE] = decode
         else:
-            seconds[HOST_DECODE] = self.codec.decode_s.value
-            seconds[DEVICE_DECODE] = self.codec.unpack_s.value
+            seconds[HOST_DECODE], seconds[DEVICE_DECODE] = decode, unpack
         return seconds
 
-    def _load(self, layer: int, expert: int) -> tuple[int, ...]:
-        """What a load of an expert costs: ps in each stage, chunks, bytes over the link."""
+    def _load(self, layer: int, expert: int, from_disk: bool = False) -> tuple[int, ...]:
+        """What a load of an expert costs.
+
+        Returns:
+            [COLUMNS] ps in each stage, chunks, bytes over the link, bytes from disk, and 1 where
+            nothing is brought and what is there is decoded, else 0.
+        """
         nbytes = self.link_bytes(layer, expert)
-        stages = (whole(seconds) for seconds in self.stages_s(nbytes))
-        return (*stages, self.chunks(nbytes), nbytes)
+        return self._cost(self.stages_s(nbytes, (layer, expert)), nbytes, layer, expert, from_disk)
+
+    def _on_host(self, layer: int, expert: int, tokens: int, from_disk: bool) -> tuple[int, ...]:
+        """The same of an expert that the host computes: only hidden states cross the link."""
+        nbytes = self.activation_bytes(tokens)
+        seconds = [0.0] * len(STAGES)
+        if self.codec.placement == "host":
+            seconds[HOST_DECODE] = float(self.stored.decode_s[layer, expert])
+        seconds[HOST_COMPUTE] = self.host_expert_s(tokens)
+        seconds[LINK] = self.transfer_s(nbytes)
+        return self._cost(seconds, nbytes, layer, expert, from_disk)
+
+    def _decoding(self, layer: int, expert: int) -> tuple[int, ...]:
+        """The same of an expert that is on the device, compressed."""
+        seconds = [0.0] * len(STAGES)
+        seconds[DEVICE_DECODE] = float(self.stored.decode_s[layer, expert])
+        return (*map(whole, seconds), 1, 0, 0, 1)
+
+    def _cost(
+        self, stages_s: list[float], nbytes: int, layer: int, expert: int, from_disk: bool
+    ) -> tuple[int, ...]:
+        disk_bytes = 0
+        if from_disk:
+            disk_bytes = self.codec.blob_bytes[layer][expert]
+            stages_s[DISK] = self.disk_s(disk_bytes)
+        return (*map(whole, stages_s), self.chunks(nbytes), nbytes, disk_bytes, 0)
 
     def kinds(self) -> tuple[Kinds, npt.NDArray[np.int32]]:
         """The kinds of loads, and which one each expert is of, [layers, experts]."""
@@ -104,7 +178,9 @@ class Costs:
         handover, compute = self.calibration.handover, self.calibration.compute
         first = HOST_DECODE if self.codec.placement == "host" else LINK
         between = [whole(handover.between_s.value)] * len(STAGES)
-        between[first] = whole(handover.start_s.value)
+        # Asked for in an idle moment: by the first stage of a usual load, or by one before it.
+        for stage in (DISK, HOST_COMPUTE, first) if first == LINK else (DISK, first):
+            between[stage] = whole(handover.start_s.value)
         servers = [1] * len(STAGES)
         servers[HOST_DECODE], servers[LINK] = self.transfer.decoders, self.transfer.channels
         points = [(0.0, 0.0), *((point.idle_s, point.extra.value) for point in compute.cooling)]
@@ -131,8 +207,44 @@ class Costs:
 
 def kinds_of(loads: Sequence[tuple[int, ...]]) -> Kinds:
     """Kinds of loads as `Costs.load` tells what they cost."""
-    table = np.array(loads, np.int64).reshape(-1, len(STAGES) + 2)
-    return Kinds.of(table[:, :-2], table[:, -2], table[:, -1])
+    table = np.array(loads, np.int64).reshape(-1, COLUMNS)
+    chunks, nbytes, disk, resident = table[:, len(STAGES) :].T
+    return Kinds.of(table[:, : len(STAGES)], chunks, nbytes, disk, resident.astype(np.bool_))
+
+
+def check_placement(policy: Policy, calibration: Calibration, codec: CodecFigures) -> None:
+    """Refuse a policy that places experts where the calibration or the codec cannot have them.
+
+    Args:
+        policy: any.
+        calibration: of the machine.
+        codec: figures of the policy's codec.
+
+    Raises:
+        InputError: there is host memory and no disk beneath it, the host is to compute and its
+            speed is not known or its decoder's is not, or experts are to be kept compressed under
+            a codec that does not decode on the device.
+    """
+    if policy.host_bytes is not None and calibration.disk is None:
+        raise InputError(
+            "host memory has a size and the calibration has no disk beneath it; add `disk`"
+        )
+    if policy.host_tokens:
+        if codec.placement == "device" and policy.codec != "raw":
+            raise InputError(
+                f"codec {policy.codec} decodes on the device, so that the host cannot compute with "
+                "its blobs; take raw or a host codec"
+            )
+        if not calibration.compute.host_expert:
+            raise InputError(
+                "the host is to compute experts and the calibration does not say how fast; add "
+                "`compute.host_expert`"
+            )
+    if policy.keep == "compressed" and (codec.placement == "host" or policy.codec == "raw"):
+        raise InputError(
+            f"codec {policy.codec} does not decode on the device, so that experts cannot be kept "
+            "compressed there; take a device codec"
+        )
 
 
 def _ints(values: list[int]) -> Ints:

@@ -32,8 +32,10 @@ class Noise:
         self._compute = calibration.compute
         host = codec.unpack_s is not None
         copies = calibration.link.copies
-        self._stages = {
+        hosts = self._compute.host_expert
+        self._stages: dict[str, Figure | None] = {
             "host decode": codec.decode_s if host else None,
+            "host compute": hosts[len(hosts) // 2].seconds if hosts else None,
             "link": copies[len(copies) // 2].seconds,
             "device decode": codec.unpack_s if host else codec.decode_s,
         }
@@ -47,7 +49,7 @@ class Noise:
         """`Costs.load` with a factor for each stage; what takes nothing stays so."""
         noisy = []
         for stage, duration in zip(STAGES, cost[: len(STAGES)], strict=True):
-            figure = self._stages[stage]
+            figure = self._stages.get(stage)
             factor = 1.0 if figure is None or not duration else self._factor(figure)
             noisy.append(max(1, round(duration * factor)) if duration else 0)
         return (*noisy, *cost[len(STAGES) :])

@@ -79,6 +79,7 @@ class Outcome:
             demand_bytes=counts.demand_bytes,
             prefetch_bytes=counts.prefetch_bytes,
             wasted_bytes=counts.wasted_bytes,
+            disk_bytes=counts.disk_bytes,
             emit_step=batches.emit_step,
             emit_request=batches.emit_request,
             arrival=arrival,
@@ -148,15 +149,19 @@ class _Recorder:
         """Decisions, loads and waits of a step."""
         lookups = slice(step * plan.layers, (step + 1) * plan.layers)
         first_load = _start(plan.loads_to, lookups.start)
+        first_use = _start(plan.uses_to, lookups.start)
         for lookup in range(lookups.start, lookups.stop):
             decision = next(self._decisions)
             record.decisions.append(decision)
             demands = plan.demands_to[lookup] - first_load
-            keys: list[Key] = [(decision.layer, expert) for expert in decision.misses]
+            experts: Sequence[int] = decision.misses
+            if demands > len(experts):
+                experts = self._demanded(plan, decision, first_use, lookup)
+            keys: list[Key] = [(decision.layer, expert) for expert in experts]
             keys += decision.fetched
             for at, key in enumerate(keys):
                 record.loads.append(self._load(plan, first_load + at, key, ahead=at >= demands))
-            first_load = plan.loads_to[lookup]
+            first_load, first_use = plan.loads_to[lookup], plan.uses_to[lookup]
         first_use, last_use = _start(plan.uses_to, lookups.start), plan.uses_to[lookups.stop - 1]
         waits = clocks.waits[first_use:last_use]
         waited = np.flatnonzero(waits[:, 0] != NONE)
@@ -164,6 +169,20 @@ class _Recorder:
             start, end = waits[use].tolist()
             load = self._loads[plan.load[first_use + use]]
             record.waits.append(Wait(start / PS, end / PS, load))
+
+    def _demanded(
+        self, plan: Plan, decision: Decision, first_use: int, lookup: int
+    ) -> Sequence[int]:
+        """The experts of a lookup's demands, where some of them are there and are decoded."""
+        hits, misses = iter(decision.hits), iter(decision.misses)
+        first = plan.first_load + _start(plan.loads_to, lookup)
+        found = []
+        for load in plan.load[first_use : plan.uses_to[lookup]].tolist():
+            there = load < first or plan.kinds.resident[plan.kind[load - plan.first_load]]
+            expert = next(hits if there else misses)
+            if load >= first:
+                found.append(expert)
+        return found
 
     def _load(self, plan: Plan, at: int, key: Key, *, ahead: bool) -> Load:
         clocks, number = self._outcome.loads, plan.first_load + at
@@ -179,6 +198,7 @@ class _Recorder:
             spans,
             ahead,
             bool(self._used[number]),
+            int(plan.kinds.disk_bytes[plan.kind[at]]),
         )
         self._loads.append(load)
         return load

@@ -47,23 +47,42 @@ class Kinds(NamedTuple):
 
     Attributes:
         stages: [kinds, stages] ps in each stage, all chunks together, at least 1 for each chunk;
-            0: not on its path. Every load is on the path of the link.
+            0: not on its path. Every load that brings something is on the path of the link.
         chunks: [kinds] how many parts a load moves in.
         nbytes: [kinds] over the link.
+        disk_bytes: [kinds] from disk.
+        resident: [kinds] whether the expert is there already, compressed: it is only decoded.
     """
 
     stages: Ints
     chunks: Ints
     nbytes: Ints
+    disk_bytes: Ints
+    resident: npt.NDArray[np.bool_]
 
     @classmethod
-    def of(cls, stages: Ints, chunks: Ints, nbytes: Ints) -> "Kinds":
-        """Kinds whose durations are rounded up to what the clock can count."""
+    def of(
+        cls,
+        stages: Ints,
+        chunks: Ints,
+        nbytes: Ints,
+        disk_bytes: Ints | None = None,
+        resident: npt.NDArray[np.bool_] | None = None,
+    ) -> "Kinds":
+        """Kinds whose durations are rounded up to what the clock can count.
+
+        Without the last two nothing comes from disk, and nothing is there already.
+        """
+        if disk_bytes is None:
+            disk_bytes = np.zeros_like(nbytes)
+        if resident is None:
+            resident = np.zeros(len(chunks), np.bool_)
         least = chunks[:, None]
         stages = np.where(stages > 0, np.maximum(stages, least), 0)
-        link = STAGES.index("link")
-        stages[:, link] = np.maximum(stages[:, link], chunks)
-        return cls(stages, chunks, nbytes)
+        for stage, passed in (("link", ~resident), ("device decode", resident)):
+            at = STAGES.index(stage)
+            stages[:, at] = np.maximum(stages[:, at], np.where(passed, chunks, 0))
+        return cls(stages, chunks, nbytes, disk_bytes, resident)
 
 
 class Plan(NamedTuple):

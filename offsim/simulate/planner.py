@@ -1,6 +1,6 @@
 """From decisions to plans: which load each use may wait for, and what everything costs."""
 
-from collections import Counter
+from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
@@ -10,7 +10,7 @@ from offsim.errors import InputError
 from offsim.policy.cache import Decision
 from offsim.policy.evictions import Key
 from offsim.policy.lookup import Lookup
-from offsim.simulate.clock import LONGEST_PS, PS, whole
+from offsim.simulate.clock import LATEST_PS, LONGEST_PS, PS, whole
 from offsim.simulate.costs import LINK, Costs, kinds_of
 from offsim.simulate.noise import Noise
 from offsim.simulate.plan import NONE, Plan
@@ -45,6 +45,7 @@ class Planner:
         self._costs, self._noise = costs, noise
         self._kinds: dict[tuple[int, ...], int] = {}  # what each costs, and its row
         self._fetched: dict[Key, int] = {}  # prefetched and not yet used: its load
+        self._compressed = costs.keep == "compressed"
         self._loads = 0  # asked for so far, in all plans
         self._start()
 
@@ -99,25 +100,51 @@ class Planner:
     def _lookup(self, lookup: Lookup, decision: Decision) -> None:
         columns = self._columns
         tokens = Counter(lookup.accesses)
-        brought = dict.fromkeys(decision.misses, NONE)
-        for expert, left in zip(decision.misses, decision.evicted, strict=True):
-            brought[expert] = self._add_load((decision.layer, expert), left)
+        disk = deque(decision.from_disk)  # in the order of the loads
+        asked = self._demands(lookup, decision, tokens, disk)
         columns.demands_to.append(len(columns.kind))
         for expert, count in tokens.items():  # in router order
-            columns.run.append(self._duration("expert", count))
-            if expert in brought:
-                columns.load.append(brought[expert])
+            on_host = expert in decision.on_host
+            columns.run.append(self._nothing() if on_host else self._duration("expert", count))
+            if expert in asked:
+                columns.load.append(asked[expert])
             else:
                 columns.load.append(self._fetched.pop((decision.layer, expert), NONE))
         columns.uses_to.append(len(columns.run))
         for key, left in zip(decision.fetched, decision.displaced, strict=True):
-            self._fetched[key] = self._add_load(key, left)
+            cost = self._costs.load(*key, _is_next(disk, key))
+            self._fetched[key] = self._add_load(cost, left)
         columns.loads_to.append(len(columns.kind))
 
-    def _add_load(self, key: Key, left: Sequence[Key]) -> int:
+    def _demands(
+        self, lookup: Lookup, decision: Decision, tokens: Counter[int], disk: deque[Key]
+    ) -> dict[int, int]:
+        """Add what a lookup asks for now, in router order; the load of each such expert.
+
+        Args:
+            lookup: what was asked.
+            decision: what was decided.
+            tokens: that each expert serves.
+            disk: keys of the loads to come that are from disk; this lookup's are taken off.
+        """
+        layer, costs, asked = lookup.layer, self._costs, {}
+        evicted = dict(zip(decision.misses, decision.evicted, strict=True))
+        for expert in tokens if self._compressed else decision.misses:
+            key = (layer, expert)
+            if expert not in evicted:
+                if key not in self._fetched:
+                    asked[expert] = self._add_load(costs.decoding(*key), ())
+            elif expert in decision.on_host:
+                cost = costs.on_host(*key, tokens[expert], _is_next(disk, key))
+                asked[expert] = self._add_load(cost, ())
+            else:
+                cost = costs.load(*key, _is_next(disk, key))
+                asked[expert] = self._add_load(cost, evicted[expert])
+        return asked
+
+    def _add_load(self, cost: tuple[int, ...], left: Sequence[Key]) -> int:
         """A load, and the prefetches that leave for it before they were used; returns its id."""
         columns = self._columns
-        cost = self._costs.load(*key)
         if self._noise is not None:
             cost = self._noise.load(cost)
         columns.kind.append(self._kinds.setdefault(cost, len(self._kinds)))
@@ -125,6 +152,13 @@ class Planner:
         columns.drops_to.append(len(columns.drop))
         self._loads += 1
         return self._loads - 1
+
+    def _nothing(self) -> int:
+        """Index of a duration of 0."""
+        if ("nothing", 0) not in self._place:
+            self._place["nothing", 0] = len(self._durations)
+            self._durations.append(0)
+        return self._place["nothing", 0]
 
     def _duration(self, what: str, tokens: int) -> int:
         """Index of how long compute takes for it."""
@@ -144,11 +178,20 @@ class Planner:
         return len(self._durations) - 1
 
 
+def _is_next(queue: deque[Key], key: Key) -> bool:
+    """Whether a key is the first of a queue; taken off it then."""
+    if not queue or queue[0] != key:
+        return False
+    queue.popleft()
+    return True
+
+
 def check_durations(plan: Plan) -> None:
     """Refuse what the clock cannot count.
 
     Raises:
-        InputError: a piece of work takes longer than LONGEST_PS.
+        InputError: a piece of work takes longer than LONGEST_PS, or all of it together may take
+            longer than LATEST_PS.
     """
     decodes = np.delete(plan.kinds.stages, LINK, axis=1)  # nothing contends with a link
     longest = max(plan.durations.max(initial=0), decodes.max(initial=0))
@@ -156,4 +199,16 @@ def check_durations(plan: Plan) -> None:
         raise InputError(
             f"one piece of work would take {longest / PS:g} s, longer than the "
             f"{LONGEST_PS / PS:g} s that a simulation can count; check the calibration"
+        )
+    pieces = len(plan.run) + len(plan.before) + len(plan.head)
+    slowest = int(plan.kinds.stages.sum(1).max(initial=0))
+    if pieces * int(plan.durations.max(initial=0)) + len(plan.kind) * slowest <= LATEST_PS:
+        return  # a quick look suffices almost always
+    indices = np.concatenate((plan.run, plan.before, plan.head))
+    latest = float(plan.durations[indices].sum(dtype=float))  # one after the other, at worst
+    latest += float(plan.kinds.stages[plan.kind].sum(dtype=float))
+    if latest > LATEST_PS:
+        raise InputError(
+            f"this simulation may take {latest / PS:.3g} s, longer than the {LATEST_PS / PS:g} s "
+            "that a simulation can count; check the speed of the link, or use a shorter trace"
         )

@@ -151,7 +151,7 @@ def serving(
 
     # The requests of the trace one after the other are not what will be asked; only its shape is
     # looked at where there is no oracle.
-    decider = decider_for(policy, trace, nbytes, profile)
+    decider = decider_for(policy, trace, nbytes, profile, costs.sizes)
     noise = None if noise_seed is None else Noise(calibration, costs.codec, noise_seed)
     planner = Planner(costs, noise)
     clock = engine_named(engine, costs.machine(), events=events)

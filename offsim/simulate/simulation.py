@@ -150,7 +150,7 @@ def planned(
     def nbytes(key: Key) -> int:
         return costs.link_bytes(*key)
 
-    decider = decider_for(policy, trace, nbytes, profile)
+    decider = decider_for(policy, trace, nbytes, profile, costs.sizes)
     planner = Planner(costs, noise)
     lookups = lookups_of(trace)
     log: list[Decision] = []

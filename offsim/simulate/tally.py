@@ -20,6 +20,7 @@ class Tally(NamedTuple):
         demand_bytes: [steps] over the link, of what was missed.
         prefetch_bytes: [steps] over the link, of what was fetched ahead.
         wasted_bytes: [steps] of these, what nobody asked for before it had to leave.
+        disk_bytes: [steps] from disk, of both.
     """
 
     lookups: Ints
@@ -27,11 +28,12 @@ class Tally(NamedTuple):
     demand_bytes: Ints
     prefetch_bytes: Ints
     wasted_bytes: Ints
+    disk_bytes: Ints
 
 
 def tally(plans: Sequence[Plan]) -> Tally:
     """Count what plans ask for."""
-    counts = Tally(*np.zeros((5, sum(plan.steps for plan in plans)), np.int64))
+    counts = Tally(*np.zeros((6, sum(plan.steps for plan in plans)), np.int64))
     used = np.zeros(max(plan.first_load + len(plan.kind) for plan in plans), np.bool_)
     if any(bool((plan.demands_to != plan.loads_to).any()) for plan in plans):
         for plan in plans:
@@ -53,7 +55,7 @@ def _mark(plan: Plan, used: npt.NDArray[np.bool_]) -> None:
 
 @compiled
 def _count(plan: Plan, used: npt.NDArray[np.bool_], counts: Tally) -> None:
-    nbytes, kind = plan.kinds.nbytes, plan.kind
+    nbytes, kind, resident = plan.kinds.nbytes, plan.kind, plan.kinds.resident
     use = load = 0
     for step in range(len(plan.begin)):
         first, end = step * plan.layers, (step + 1) * plan.layers
@@ -61,9 +63,11 @@ def _count(plan: Plan, used: npt.NDArray[np.bool_], counts: Tally) -> None:
         for lookup in range(first, end):
             fetched += plan.loads_to[lookup] - plan.demands_to[lookup]
         last = plan.loads_to[end - 1]
-        demand = ahead = wasted = 0
+        demand = ahead = wasted = disk = there = 0
         for at in range(load, last):
             demand += nbytes[kind[at]]
+            disk += plan.kinds.disk_bytes[kind[at]]
+            there += resident[kind[at]]
         if fetched:
             for lookup in range(first, end):
                 for at in range(plan.demands_to[lookup], plan.loads_to[lookup]):
@@ -71,7 +75,7 @@ def _count(plan: Plan, used: npt.NDArray[np.bool_], counts: Tally) -> None:
                     if not used[plan.first_load + at]:
                         wasted += nbytes[kind[at]]
         counts.lookups[step] = plan.uses_to[end - 1] - use
-        counts.misses[step] = last - load - fetched
+        counts.misses[step] = last - load - fetched - there
         counts.demand_bytes[step], counts.prefetch_bytes[step] = demand - ahead, ahead
-        counts.wasted_bytes[step] = wasted
+        counts.wasted_bytes[step], counts.disk_bytes[step] = wasted, disk
         use, load = plan.uses_to[end - 1], last

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import pandas as pd
 
 from offsim.record import Metrics
+from offsim.record.events import SELDOM
 from offsim.study.check import Checked
 
 
@@ -18,5 +19,6 @@ def breakdown(checked: Sequence[Checked]) -> pd.DataFrame:
 
 
 def _parts(scenario: str, metrics: Metrics) -> list[tuple[str, str, str, float]]:
-    parts = {"compute": metrics.decode_compute_s, **metrics.decode_stall_s}
+    stall = {p: s for p, s in metrics.decode_stall_s.items() if s or p not in SELDOM}
+    parts = {"compute": metrics.decode_compute_s, **stall}
     return [(scenario, metrics.label, part, seconds) for part, seconds in parts.items()]

@@ -142,6 +142,7 @@ def breakevens(
     for key in asked:
         case.calibration.codec(*key)
     rivals = [case.with_policy(codec=codec, bound=bound) for codec, bound in (RAW, *asked)]
+    rivals[0] = rivals[0].with_policy(keep="decoded")  # it is never compressed
     progress("at the given link", 0.0)
     given = [rival.predict() for rival in rivals]
     if math.isnan(given[0].tpot_s):

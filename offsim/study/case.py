@@ -87,7 +87,7 @@ class Case:
         less = 3 * model.hidden * model.width * bits / 8
         figures = self.calibration.codec(*self.policy.key)
         blobs = [[max(0, round(size - less)) for size in row] for row in figures.blob_bytes]
-        return self._with_codec(blob_bytes=blobs)
+        return self._with_codec(blob_bytes=blobs, matrix_bytes=None)
 
     def without_loads(self) -> "Case":
         """The same as if every expert were always there: compute alone, to within 1 ps a load."""
@@ -97,7 +97,14 @@ class Case:
             unpack_s=None if figures.unpack_s is None else _NOTHING,
             compute_slowdown=1.0,
             decode_slowdown=1.0,
-        ).with_policy(cache="lru", slots=self.experts, prefetch="none")
+        ).with_policy(
+            cache="lru",
+            slots=self.experts,
+            prefetch="none",
+            host_bytes=None,
+            host_tokens=0,
+            keep="decoded",
+        )
         old = case.calibration
         handover = dict.fromkeys(type(old.handover).model_fields, _NOTHING)
         calibration = old.model_copy(

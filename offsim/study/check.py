@@ -17,6 +17,7 @@ from offsim.runtime.run import Run, run_offloaded
 from offsim.runtime.store import ExpertStore
 from offsim.simulate import simulate
 from offsim.study.prepare import Key, Recorded
+from offsim.trace import Trace
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,7 +25,7 @@ class Scenario:
     """A policy on a link.
 
     Attributes:
-        policy: codec, bound, cache, slots.
+        policy: codec, bound, cache, slots, prefetcher.
         link_bytes_per_s: pace of the link, bytes/s.
     """
 
@@ -44,7 +45,8 @@ class Checked:
         predicted: metrics of the simulation.
         measured: metrics of the typical run (`offsim.record.typical`).
         repeats: metrics of each run.
-        decisions_equal: whether every run's decision log equals the simulation's.
+        decisions_equal: whether every run's decision log, prefetches included, equals the
+            simulation's.
         tokens_equal: whether every run wrote the tokens of the recorded model.
     """
 
@@ -69,6 +71,7 @@ class Checker:
         stores: by codec and bound.
         prompts: ids of each request.
         count: tokens written for each.
+        profile: an earlier trace that runs and simulations may learn from alike.
     """
 
     def __init__(
@@ -78,9 +81,10 @@ class Checker:
         stores: Mapping[Key, ExpertStore],
         prompts: Sequence[Sequence[int]],
         count: int,
+        profile: Trace | None = None,
     ) -> None:
         self.model, self.scenarios, self.stores = model, scenarios, stores
-        self.prompts, self.count = prompts, count
+        self.prompts, self.count, self.profile = prompts, count, profile
         self.runs: list[list[Run]] = [[] for _ in scenarios]
 
     def repeat(self, progress: Callable[[str, float], None] = lambda *_: None) -> None:
@@ -95,7 +99,15 @@ class Checker:
             scenario = self.scenarios[number]
             progress(f"run {len(self.runs[number]) + 1}: {scenario}", done / len(order))
             store, link = self.stores[scenario.policy.key], scenario.link_bytes_per_s
-            run = run_offloaded(self.model, store, scenario.policy, self.prompts, self.count, link)
+            run = run_offloaded(
+                self.model,
+                store,
+                scenario.policy,
+                self.prompts,
+                self.count,
+                link,
+                profile=self.profile,
+            )
             self.runs[number].append(run)
 
     def compare(
@@ -104,28 +116,29 @@ class Checker:
         """Simulate every scenario and hold it against its runs.
 
         Args:
-            recordings: by codec and bound, of these prompts and this count.
+            recordings: by codec and bound, of these prompts and this count; with `lookahead` as
+                far as the gates are asked.
             calibration: of this machine and model.
         """
         return [
-            _checked(scenario, runs, recordings[scenario.policy.key], calibration)
+            self._checked(scenario, runs, recordings[scenario.policy.key], calibration)
             for scenario, runs in zip(self.scenarios, self.runs, strict=True)
         ]
 
-
-def _checked(
-    scenario: Scenario, runs: list[Run], recording: Recorded, calibration: Calibration
-) -> Checked:
-    simulated = simulate(recording.trace, scenario.policy, calibration, scenario.link_bytes_per_s)
-    decisions = simulated.decisions()
-    return Checked(
-        scenario=scenario,
-        predicted=metrics_of(simulated),
-        measured=metrics_of(typical([run.record for run in runs])),
-        repeats=[metrics_of(run.record) for run in runs],
-        decisions_equal=all(run.record.decisions() == decisions for run in runs),
-        tokens_equal=all(run.tokens == recording.tokens for run in runs),
-    )
+    def _checked(
+        self, scenario: Scenario, runs: list[Run], recording: Recorded, calibration: Calibration
+    ) -> Checked:
+        policy, link = scenario.policy, scenario.link_bytes_per_s
+        simulated = simulate(recording.trace, policy, calibration, link, self.profile)
+        decisions = simulated.decisions()
+        return Checked(
+            scenario=scenario,
+            predicted=metrics_of(simulated),
+            measured=metrics_of(typical([run.record for run in runs])),
+            repeats=[metrics_of(run.record) for run in runs],
+            decisions_equal=all(run.record.decisions() == decisions for run in runs),
+            tokens_equal=all(run.tokens == recording.tokens for run in runs),
+        )
 
 
 COMPARED = {
@@ -135,6 +148,10 @@ COMPARED = {
     "throughput": "tokens_per_s",
 }
 """Metrics that are compared, by their short names."""
+
+BYTES = {"bytes": "link_bytes", "prefetch_bytes": "prefetch_bytes", "wasted_bytes": "wasted_bytes"}
+"""Bytes that must be equal. They are of what was asked for, by the decisions alone: how much of a
+prefetch had crossed the link when it was given up is a matter of time."""
 
 
 def comparison(checked: Sequence[Checked]) -> pd.DataFrame:
@@ -150,6 +167,8 @@ def comparison(checked: Sequence[Checked]) -> pd.DataFrame:
             "bound": policy.bound,
             "cache": policy.cache,
             "slots": policy.slots,
+            "prefetch": policy.prefetch,
+            "distance": policy.distance,
             "link_MB_per_s": one.scenario.link_bytes_per_s / 1e6,
         }
         for short, name in COMPARED.items():
@@ -165,8 +184,13 @@ def comparison(checked: Sequence[Checked]) -> pd.DataFrame:
         row |= {
             "hit_rate_simulated": one.predicted.hit_rate,
             "hit_rate_measured": one.measured.hit_rate,
-            "bytes_simulated": one.predicted.link_bytes,
-            "bytes_measured": one.measured.link_bytes,
+            "late_rate_simulated": one.predicted.late_rate,
+            "late_rate_measured": one.measured.late_rate,
+        }
+        for short, name in BYTES.items():
+            row[f"{short}_simulated"] = getattr(one.predicted, name)
+            row[f"{short}_measured"] = getattr(one.measured, name)
+        row |= {
             "decisions_equal": one.decisions_equal,
             "tokens_equal": one.tokens_equal,
         }
@@ -195,5 +219,8 @@ def summary(table: pd.DataFrame) -> dict[str, float | int | bool | None]:
         "best_policy_named": bool(best),
         "decision_logs_equal": bool(table["decisions_equal"].all()),
         "tokens_equal": bool(table["tokens_equal"].all()),
-        "bytes_equal": bool((table["bytes_simulated"] == table["bytes_measured"]).all()),
+        "bytes_equal": all(
+            bool((table[f"{short}_simulated"] == table[f"{short}_measured"]).all())
+            for short in BYTES
+        ),
     }

@@ -48,15 +48,23 @@ class Plan:
     repeats: int
     items: int
 
-    def scenarios(self, keys: Sequence[Key], bytes_per_s: float) -> list[Scenario]:
+    def scenarios(
+        self, keys: Sequence[Key], bytes_per_s: float, like: Policy | None = None
+    ) -> list[Scenario]:
         """Every codec and bound with every cache size and link speed.
 
         Args:
             keys: codecs and bounds.
             bytes_per_s: the pace of which `paces` are multiples.
+            like: what else the policies are; as a policy is by default.
         """
+        base = like or Policy()
+
+        def policy(codec: str, bound: float, slots: int) -> Policy:
+            return base.model_copy(update={"codec": codec, "bound": bound, "slots": slots})
+
         return [
-            Scenario(Policy(codec=codec, bound=bound, slots=slots), factor * bytes_per_s)
+            Scenario(policy(codec, bound, slots), factor * bytes_per_s)
             for codec, bound in keys
             for slots in self.slots
             for factor in self.paces

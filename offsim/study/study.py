@@ -18,6 +18,9 @@ from offsim.codec.bounds import Bound
 from offsim.errors import InputError
 from offsim.files import replacing, write_json, write_yaml
 from offsim.model.experts import expert_modules
+from offsim.policy.decider import live_decider
+from offsim.policy.policy import Policy
+from offsim.policy.prefetchers.registry import prefetcher_named
 from offsim.runtime.store import ExpertStore
 from offsim.study.breakdown import breakdown
 from offsim.study.calibrate import Calibrator, Effort, calibrate, this_machine
@@ -29,7 +32,7 @@ from offsim.study.tables import codec_table, compute_table, link_table
 from offsim.study.workload import prompts
 from offsim.testbed.load import load
 from offsim.testbed.scores import prose_bits
-from offsim.trace import save_trace
+from offsim.trace import Trace, save_trace
 from offsim.trace.statistics import use_table
 
 MODEL = "offsim-embedded-qwen3-moe"
@@ -106,22 +109,44 @@ def calibrate_alone(keys: Sequence[Key], effort: Effort, progress: Progress) -> 
 
 
 def check_alone(
-    calibration: Calibration, plan: Plan, out: Path, progress: Progress
+    calibration: Calibration,
+    plan: Plan,
+    out: Path,
+    progress: Progress,
+    like: Policy | None = None,
+    profile: Trace | None = None,
 ) -> tuple[pd.DataFrame, dict[str, object]]:
     """Check a calibration of this machine on the embedded model, and leave the tables in a folder.
 
+    Args:
+        calibration: its codecs and bounds are checked.
+        plan: cache sizes, link speeds and how much is run.
+        out: folder.
+        progress: for a display.
+        like: what else the policies are, such as their prefetcher; as a policy is by default.
+        profile: a trace that the policies may learn from.
+
     Raises:
-        InputError: the calibration is of another model, or a codec of its is not known here.
+        InputError: the calibration is of another model, a codec of its is not known here, or no
+            live run can have such a policy.
     """
-    if calibration.model.name != MODEL:
-        raise InputError(f"the calibration is of {calibration.model.name}; a check runs {MODEL}")
+    base, known = like or Policy(), calibration.model
+    # Refuses an oracle, or what lacks a profile, before any work.
+    live_decider(base, (known.layers, known.experts, known.top_k), lambda _: 0, profile)
+    if known.name != MODEL:
+        raise InputError(f"the calibration is of {known.name}; a check runs {MODEL}")
+    kind = prefetcher_named(base.prefetch)
+    lookahead = base.distance if kind is not None and kind.gated else 0
     model = load()
     keys = [(figures.codec, figures.bound) for figures in calibration.codecs]
     stores = compressed(model, keys, part(progress, 0.02, 0.1))
     asked = prompts(plan.requests, SEED)
-    recordings = recorded_under(model, stores, asked, plan.tokens, part(progress, 0.1, 0.2))
+    recordings = recorded_under(
+        model, stores, asked, plan.tokens, part(progress, 0.1, 0.2), lookahead
+    )
     link = pace(calibration)
-    checker = Checker(model, plan.scenarios(keys, link), stores, asked, plan.tokens)
+    scenarios = plan.scenarios(keys, link, base)
+    checker = Checker(model, scenarios, stores, asked, plan.tokens, profile)
     for number in range(plan.repeats):
         share = 0.2 + 0.8 * number / plan.repeats
         checker.repeat(part(progress, share, share + 0.8 / plan.repeats))
@@ -149,12 +174,13 @@ def recorded_under(
     asked: Sequence[Sequence[int]],
     tokens: int,
     progress: Progress,
+    lookahead: int = 0,
 ) -> dict[Key, Recorded]:
-    """The model's router and answers under each codec and bound."""
+    """The model's router and answers under each codec and bound, and its gates asked ahead."""
     recordings = {}
     for number, (key, store) in enumerate(stores.items()):
         progress(f"recording the router under {key[0]} {key[1]:g}", number / len(stores))
-        recordings[key] = recorded(model, MODEL, store, asked, tokens)
+        recordings[key] = recorded(model, MODEL, store, asked, tokens, lookahead)
     return recordings
 
 

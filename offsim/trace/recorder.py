@@ -11,7 +11,7 @@ from transformers import PreTrainedModel
 from offsim.errors import InputError
 from offsim.model.generate import greedy_tokens
 from offsim.model.hook import Handler, Resident, handled
-from offsim.model.routers import ahead, predicted, router_modules
+from offsim.model.routers import ahead, check_own_choice, router_modules
 from offsim.trace.format import DECODE, NOWHERE, PREFILL, Trace, TraceInfo
 
 
@@ -55,11 +55,7 @@ class Recorder:
         """Ids [tokens, lookahead, top_k], NOWHERE past the last layer."""
         if layer not in self._checked:  # once: a model may give its router other hidden states
             self._checked.add(layer)
-            if not torch.equal(predicted(self.routers[layer], hidden), ids):
-                raise InputError(
-                    f"{type(self.routers[layer]).__name__} of MoE layer {layer} cannot be asked "
-                    "ahead: it does not choose by the hidden states that the experts are given"
-                )
+            check_own_choice(self.routers[layer], layer, hidden, ids)
         found = ahead(self.routers, layer, hidden, self.lookahead)
         found += [torch.full_like(ids, NOWHERE)] * (self.lookahead - len(found))
         return torch.stack(found, 1)

@@ -201,6 +201,10 @@ def test_every_part_of_an_estimate_says_so(machine: str, model: str) -> None:
         assert len({size for row in figures.blob_bytes for size in row}) == 1
     assert calibration.codecs[0].blob_bytes[0][0] == shape.expert_bytes
     assert [f.ratio for f in calibration.codecs] == sorted(f.ratio for f in calibration.codecs)
+    disk = load_profile(machine).disk
+    assert calibration.disk is not None
+    assert calibration.disk.bytes_per_s == disk.bytes_per_s.value
+    assert calibration.disk.latency_s == disk.latency_s.value
 
 
 def test_an_estimate_survives_its_file(tmp_path: Path) -> None:

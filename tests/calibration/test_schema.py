@@ -3,7 +3,14 @@ from pathlib import Path
 import pytest
 from pydantic import ValidationError
 
-from offsim.calibration.schema import Calibration, CoolingPoint, at_size, extra_after
+from offsim.calibration.schema import (
+    Calibration,
+    CodecFigures,
+    CoolingPoint,
+    DiskFigures,
+    at_size,
+    extra_after,
+)
 from offsim.errors import FormatError, InputError
 from offsim.files import read_yaml, write_yaml
 from tests.builders import calibration, codec_figures, figure, sized
@@ -46,6 +53,24 @@ def test_blob_sizes_must_cover_every_expert() -> None:
         calibration(codec_figures(layers=2))
 
 
+def test_disk_and_host_are_parts_that_may_be_missing(tmp_path: Path) -> None:
+    plain = calibration()
+    assert plain.disk is None
+    assert plain.compute.host_expert == []
+    assert plain.measured
+    disk = DiskFigures(label="ESTIMATED", latency_s=1e-4, bytes_per_s=7e9)
+    made = plain.model_copy(update={"disk": disk})
+    write_yaml(tmp_path / "c.yaml", made)
+    assert read_yaml(tmp_path / "c.yaml", Calibration) == made
+    assert not made.measured
+    guess = sized((1, 0.5))[0]
+    guess = guess.model_copy(
+        update={"seconds": guess.seconds.model_copy(update={"label": "ESTIMATED"})}
+    )
+    compute = plain.compute.model_copy(update={"host_expert": [guess]})
+    assert not plain.model_copy(update={"compute": compute}).measured
+
+
 def test_unknown_codec_names_what_there_is() -> None:
     with pytest.raises(InputError, match=r"sz3 at bound 0.5 .*it has raw"):
         calibration().codec("sz3", 0.5)
@@ -60,3 +85,27 @@ def test_cooling_is_linear_and_then_constant() -> None:
     points = [CoolingPoint(idle_s=1.0, extra=figure(0.5))]
     assert [extra_after(points, idle) for idle in (0.0, 0.5, 1.0, 9.0)] == [0.0, 0.25, 0.5, 0.5]
     assert extra_after([], 3.0) == 0.0
+
+
+def test_bytes_of_matrices_are_those_of_the_expert(tmp_path: Path) -> None:
+    plain = codec_figures(blob_bytes=10)
+    parted = plain.model_copy(update={"matrix_bytes": [[[5, 3, 2]] * 4] * 3})
+    write_yaml(tmp_path / "c.yaml", calibration(parted, plain))
+    read = read_yaml(tmp_path / "c.yaml", Calibration)
+    assert [one.matrix_bytes for one in read.codecs] == [[[[5, 3, 2]] * 4] * 3, None]
+
+
+@pytest.mark.parametrize(
+    ("parts", "says"),
+    [
+        ([[[5, 3, 1]] * 4] * 3, "does not sum to blob_bytes"),
+        ([[[5, 3, 2]] * 4] * 2, "does not sum to blob_bytes"),
+        ([[[5, 5]] * 4] * 3, "three matrices"),
+        ([[[]] * 4] * 3, "three matrices"),
+        ([[[11, -1, 0]] * 4] * 3, "three matrices"),
+    ],
+)
+def test_bytes_of_matrices_that_cannot_be(parts: list[list[list[int]]], says: str) -> None:
+    fields = codec_figures(blob_bytes=10).model_dump()
+    with pytest.raises(ValidationError, match=says):
+        CodecFigures.model_validate({**fields, "matrix_bytes": parts})

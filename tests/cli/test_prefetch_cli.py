@@ -107,6 +107,7 @@ def test_both_engines_tell_the_same_and_noise_is_drawn(
     assert run(monkeypatch, *asked, "--engine", "slow") == 2
 
 
+CHECK = "check --calibration {here}/c.yaml --out {here}/out"
 PLAIN = "simulate --trace {here}/plain.safetensors --calibration {here}/c.yaml"
 
 
@@ -128,6 +129,11 @@ PLAIN = "simulate --trace {here}/plain.safetensors --calibration {here}/c.yaml"
         (f"{PLAIN} --decoders 2", "--decoders are of the host, and raw is decoded on the device"),
         ("run --prefetch oracle", "oracle looks into the future: it needs a trace, not a live run"),
         ("run --prefetch popularity", "popularity needs a profile"),
+        (f"{CHECK} --prefetch best", "no prefetcher is called 'best'"),
+        (f"{CHECK} --prefetch-budget 1KB", "give --prefetch"),
+        (f"{CHECK} --prefetch oracle", "oracle looks into the future: it needs a trace"),
+        (f"{CHECK} --prefetch popularity", "popularity needs a profile"),
+        (f"{CHECK} --prefetch popularity --profile {{here}}/plain.safetensors", "is of toy"),
         ("run --chunk 1KB --pipelined", "pipelined transfers can only be simulated"),
         ("run --codec sz3 --bound 0.01 --decoders 2", "sz3 lets no two threads decode at once"),
     ],

@@ -12,7 +12,7 @@ from transformers.models.auto import AutoModelForCausalLM
 
 from offsim.errors import InputError
 from offsim.model.hook import Resident, handled
-from offsim.model.routers import ahead, predicted, router_modules
+from offsim.model.routers import ahead, check_own_choice, predicted, router_modules
 from offsim.testbed.load import load
 
 IDS = torch.tensor([[5, 6, 7, 8, 90, 100], [17, 3, 44, 9, 1, 127]])
@@ -80,6 +80,17 @@ def test_a_router_asked_with_the_hidden_states_of_its_layer_gives_what_it_chose(
     tiny_model: PreTrainedModel,
 ) -> None:
     assert_own_choice_is_predicted(tiny_model)
+
+
+def test_a_router_that_chose_by_other_hidden_states_is_refused(tiny_model: PreTrainedModel) -> None:
+    calls, routers = watched(tiny_model), router_modules(tiny_model)
+    (hidden, ids), router = calls[1], routers[1]
+    with torch.inference_mode():
+        check_own_choice(router, 1, hidden, ids)
+        with pytest.raises(
+            InputError, match="TopKRouter of MoE layer 1 cannot be asked ahead: it does not choose"
+        ):
+            check_own_choice(router, 1, hidden, ids + 1)
 
 
 def test_that_of_the_embedded_model_too() -> None:

@@ -1,6 +1,8 @@
 import pytest
 from pydantic import ValidationError
 
+from offsim.codec.bounds import Bound
+from offsim.policy.bound_kinds import by_layer, zones
 from offsim.policy.policy import Policy
 
 
@@ -42,3 +44,28 @@ def test_fields_that_cannot_be_are_refused(fields: dict[str, float]) -> None:
 
 def test_equal_policies_are_one_key() -> None:
     assert len({Policy(slots=3), Policy(slots=3), Policy(slots=2)}) == 2
+
+
+def test_a_table_of_bounds_is_a_short_text_and_a_key_of_its_own() -> None:
+    table = zones(4, Bound(0.01), Bound(0.02), Bound(0.03))
+    policy = Policy(codec="cuszp", bounds=table, slots=2)
+    assert str(policy) == "cuszp bounds 3 rules, lru 2"
+    assert policy.storage == "cuszp bounds 3 rules"
+    assert policy.key == (f"cuszp bounds 3 rules {table.digest}", 0.0)
+    other = by_layer([Bound(0.01), Bound(0.02), Bound(0.04)])
+    assert policy.key != policy.model_copy(update={"bounds": other}).key
+    assert len({policy, Policy(codec="cuszp", bounds=table, slots=2), Policy(slots=2)}) == 2
+
+
+@pytest.mark.parametrize(
+    ("fields", "says"),
+    [
+        ({"codec": "cuszp", "bound": 0.5}, "bound 0.5 beside a table of bounds"),
+        ({"codec": "raw"}, "codec raw takes no bounds"),
+        ({"codec": "rtn-int8"}, "codec rtn-int8 takes no bounds"),
+        ({"codec": "zip"}, "zip"),
+    ],
+)
+def test_a_table_that_cannot_be_is_refused(fields: dict[str, object], says: str) -> None:
+    with pytest.raises(ValidationError, match=says):
+        Policy(**fields, bounds=by_layer([Bound(0.01), Bound(0.02)]))

@@ -141,7 +141,9 @@ def test_stall_is_that_of_decode_steps_alone() -> None:
     metrics = metrics_of(record)
     assert metrics.decode_stall_s == pytest.approx(
         {
+            "disk": 0.0,
             "host decode": 0.125 / 4,
+            "host compute": 0.0,
             "link": (0.25 + 0.125) / 4,
             "device decode": 1.0 / 4,
             "hand-over": 0.125 / 4,

@@ -14,9 +14,10 @@ from offsim.errors import InputError
 from offsim.policy.cache import Decision
 from offsim.policy.policy import Policy
 from offsim.record import Load, RunRecord, Span, StepRecord, Wait
+from offsim.record.events import SELDOM, STAGES
 from offsim.record.timeline import COUNTERS, TRACKS, not_kept, timeline_events, write_timeline
 from offsim.simulate import simulate
-from tests.builders import calibration, codec_figures, trace_of
+from tests.builders import calibration, codec_figures, foreseen, trace_of
 
 Event = dict[str, Any]
 
@@ -122,6 +123,53 @@ def test_what_is_evicted_or_staged_is_not_in_the_cache() -> None:
     assert counted(own, "cache")[-1] == (2.25e6, 5)
 
 
+def prefetching() -> RunRecord:
+    """A step whose layer 0 fetches two experts of layer 1 ahead, and a step that waits for one."""
+    missed = Load(0, 9, 100, 0.25, [Span("link", 0.25, 0.5), Span("device decode", 0.5, 0.75)])
+    wanted = Load(1, 5, 100, 1.0, [Span("link", 1.0, 2.25)], ahead=True)
+    wanted.spans.append(Span("device decode", 2.25, 2.5))
+    begun = Load(1, 6, 100, 1.0, [Span("host decode", 1.0, 1.5)], ahead=True, used=False)
+    never = Load(1, 7, 100, 1.0, ahead=True, used=False)
+    first = Decision(0, (), (9,), ((),), (), ((1, 5), (1, 6), (1, 7)), ((), ((0, 2), (0, 3)), ()))
+    steps = [StepRecord(0, 1, 0.0, 2.0, [first], [missed, wanted, begun, never])]
+    late = Load(1, 8, 100, 2.0, [Span("link", 2.25, 2.5)])
+    asked = Decision(1, (5,), (8,), (((1, 6),),))
+    steps.append(StepRecord(0, 1, 2.0, 3.0, [asked], [late], [Wait(2.125, 2.5, wanted)], late=1))
+    return RunRecord("SIMULATED", steps)
+
+
+def test_prefetches_are_told_apart() -> None:
+    events = checked(list(timeline_events(prefetching())))
+    assert slices(events, "link") == [
+        ("L0 E9", 0.25e6, 0.5e6),
+        ("prefetch L1 E5", 1e6, 2.25e6),
+        ("L1 E8", 2.25e6, 2.5e6),
+    ]
+    assert slices(events, "host decode") == [("prefetch L1 E6, given up", 1e6, 1.5e6)]
+    assert slices(events, "compute")[2] == ("wait prefetch L1 E5", 2.125e6, 2.5e6)
+    assert slices(events, "stall") == [
+        ("link prefetch L1 E5", 2.125e6, 2.25e6),
+        ("device decode prefetch L1 E5", 2.25e6, 2.5e6),
+    ]
+    told = {e["name"]: e["args"] for e in events if e["ph"] == "X"}
+    assert (told["prefetch L1 E5"]["ahead"], told["prefetch L1 E5"]["used"]) == (True, True)
+    assert told["prefetch L1 E6, given up"]["used"] is False
+    assert told["wait prefetch L1 E5"]["ahead"] is True
+    assert "ahead" not in told["L0 E9"]
+    first, second = (e["args"] for e in events if e["name"] == "decode, request 0")
+    assert (first["prefetches"], first["given up"], first["late"]) == (3, 2, 0)
+    assert (second["hits"], second["late"], second["misses"]) == (0, 1, 1)
+
+
+def test_a_prefetched_expert_has_a_slot_from_when_it_is_issued() -> None:
+    events = checked(list(timeline_events(prefetching())))
+    # One is missed; three come as two leave; one is missed as one leaves.
+    assert counted(events, "cache") == [(0.0, 0), (0.25e6, 1), (1e6, 1 + 3 - 2)]
+    assert counted(events, "in flight") == [
+        (0.0, 0), (0.25e6, 1), (0.75e6, 0), (1e6, 2), (1.5e6, 1), (2e6, 2), (2.5e6, 0),
+    ]  # fmt: skip
+
+
 def test_the_file_names_label_version_and_policy(tmp_path: Path) -> None:
     path = tmp_path / "new" / "t.json"
     write_timeline(by_hand(), path, {"policy": "raw, lru 2", "label": "not this"})
@@ -138,8 +186,20 @@ def test_tracks_are_named_from_top_to_bottom() -> None:
     events = list(timeline_events(by_hand()))
     names = [e["args"]["name"] for e in events if e["name"] == "thread_name"]
     order = [e["args"]["sort_index"] for e in events if e["name"] == "thread_sort_index"]
-    assert names == list(TRACKS)
+    assert names == [track for track in TRACKS if track not in SELDOM]
     assert order == sorted(order)
+
+
+def test_stages_that_few_policies_use_are_named_where_they_served_something() -> None:
+    record = by_hand()
+    load = record.steps[0].loads[0]
+    load.spans = [Span("disk", 10.25, 10.5), *load.spans]
+    events = checked(list(timeline_events(record)))
+    assert slices(events, "disk") == [("L3 E17", 0.25e6, 0.5e6)]
+    names = [e["args"]["name"] for e in timeline_events(record) if e["name"] == "thread_name"]
+    assert names == [track for track in TRACKS if track != "host compute"]
+    record.steps[0].decisions[0] = Decision(3, (), (17, 5), ((), ()), on_host=(5,))
+    assert not_kept(record.steps[0].decisions[0]) == 1, "what the host computes gets no slot"
 
 
 def test_several_workers_of_a_stage_stand_side_by_side() -> None:
@@ -149,8 +209,8 @@ def test_several_workers_of_a_stage_stand_side_by_side() -> None:
     events = list(timeline_events(record))
     shown = checked(events)
     lanes = [e["tid"] for e in shown if e.get("cat") == "host decode"]
-    assert lanes == [300, 301, 300, 301]
-    assert "host decode 2" in [e["args"].get("name") for e in events if e["tid"] == 301]
+    assert lanes == [400, 401, 400, 401]
+    assert "host decode 2" in [e["args"].get("name") for e in events if e["tid"] == 401]
 
 
 def test_a_load_may_outlive_its_step() -> None:
@@ -233,8 +293,17 @@ def records(draw: st.DrawFn) -> RunRecord:
         decode_slowdown=slow,
     )
     figures = calibration(codecs, **shape, handover_s=draw(st.floats(0, 0.1)))
-    policy = Policy(codec=codec, bound=bound, slots=draw(st.integers(0, experts)))
-    return simulate(trace_of(ids, experts), policy, figures, draw(st.floats(1.0, 1e4)))
+    policy = Policy(
+        codec=codec,
+        bound=bound,
+        slots=draw(st.integers(0, experts)),
+        scope=draw(st.sampled_from(["layer", "global"])),
+        prefetch=draw(st.sampled_from(["none", "gate", "last-token", "noisy-oracle"])),
+        distance=draw(st.integers(1, layers)),
+        precision=0.6,
+    )
+    trace = foreseen(trace_of(ids, experts), policy.distance)
+    return simulate(trace, policy, figures, draw(st.floats(1.0, 1e4)))
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)
@@ -251,7 +320,14 @@ def test_what_always_holds(record: RunRecord, steps: int) -> None:
     assert min(cached + in_flight) >= 0
     assert in_flight[-1] == 0
     assert max(in_flight) <= len(loads)
-    left = sum(not_kept(decision) for step in shown for decision in step.decisions)
+    decisions = [decision for step in shown for decision in step.decisions]
+    left = sum(not_kept(one) + sum(map(len, one.displaced)) for one in decisions)
+    named = {load.ahead: 0 for load in loads}
+    for event in events:
+        if event.get("cat") in STAGES:
+            assert event["name"].startswith("prefetch ") == event["args"].get("ahead", False)
+            named[event["args"].get("ahead", False)] += 1
+    assert all(n == sum(len(ld.spans) for ld in loads if ld.ahead == k) for k, n in named.items())
     assert cached[-1] == len(loads) - left
 
 

@@ -15,8 +15,9 @@ from matplotlib.text import Text
 from offsim.policy.cache import Decision
 from offsim.policy.policy import Policy
 from offsim.record import Load, RunRecord, Span, StepRecord, Wait
+from offsim.record.events import SELDOM
 from offsim.report.style import PART_COLOURS, png
-from offsim.report.timeline import HIT, MISS, lookups, timeline_figure
+from offsim.report.timeline import HIT, MISS, lookups, stage_colour, timeline_figure
 from offsim.simulate import simulate
 from tests.builders import calibration, codec_figures, trace_of
 from tests.report.conftest import made_trace
@@ -87,18 +88,64 @@ def test_lookups_between_known_ones_are_even() -> None:
     assert lookups(StepRecord(0, 1, 0.0, 8.0, decisions[:1])) == [4.0, 8.0]
 
 
+def test_lookups_beside_prefetches() -> None:
+    """Layer 1 finds one that is late, layer 2 has only fetched ahead, layer 3 missed one."""
+    late, later = Load(1, 5, 1, 1.0, ahead=True), Load(3, 6, 1, 5.0, ahead=True)
+    missed = Load(3, 7, 1, 6.0)
+    decisions = [
+        Decision(0, (1,), (), fetched=((1, 5),), displaced=((),)),
+        Decision(1, (5,), ()),
+        Decision(2, (1,), (), fetched=((3, 6),), displaced=((),)),
+        Decision(3, (6,), (7,), ((),)),
+    ]
+    waits = [Wait(2.0, 3.0, late), Wait(6.5, 7.0, missed)]
+    step = StepRecord(0, 1, 0.0, 8.0, decisions, [late, later, missed], waits, late=1)
+    assert lookups(step) == pytest.approx([0.5, 2.0, 4.0, 6.0, 8.0])
+    found = areas(timeline_figure(RunRecord("SIMULATED", [step])))
+    assert found[MISS] == pytest.approx(1e3)
+
+
+def test_what_was_fetched_ahead_is_pale() -> None:
+    record = by_hand()
+    figure = timeline_figure(record)
+    (legend,) = figure.legends
+    plain = [text.get_text() for text in legend.get_texts()]
+    assert not any("ahead" in name for name in plain)
+    load = record.steps[0].loads[0]
+    load.ahead, record.steps[0].late = True, 1
+    ahead = timeline_figure(record)
+    (legend,) = ahead.legends
+    assert [text.get_text() for text in legend.get_texts()][-1] == "pale: fetched ahead"
+    assert "0 decode: hits 2, late 1, misses 1" in {text.get_text() for text in texts(ahead)}
+    before, after = areas(figure), areas(ahead)
+    for stage, seconds in (("link", 2.0), ("device decode", 1.0)):
+        pale = stage_colour(stage, ahead=True)
+        assert pale not in before
+        assert after[pale] == pytest.approx(seconds)
+        assert after[PART_COLOURS[stage]] == pytest.approx(1.0), "compute waits in the full colour"
+
+
 @settings(max_examples=30, deadline=None, derandomize=True)
-@given(st.integers(0, 2**32 - 1), st.integers(0, 4), st.floats(10.0, 1e4))
-def test_lookups_of_simulated_steps_lie_in_their_order(seed: int, slots: int, pace: float) -> None:
+@given(
+    st.integers(0, 2**32 - 1),
+    st.integers(0, 4),
+    st.floats(10.0, 1e4),
+    st.sampled_from(["none", "last-token", "oracle"]),
+)
+def test_lookups_of_simulated_steps_lie_in_their_order(
+    seed: int, slots: int, pace: float, prefetch: str
+) -> None:
     rng = np.random.default_rng(seed)
     ids = [[rng.permutation(4)[:2].tolist() for _ in range(3)] for _ in range(5)]
-    record = simulate(trace_of(ids), Policy(slots=slots), calibration(), pace)
+    policy = Policy(slots=slots, prefetch=prefetch, distance=2)
+    record = simulate(trace_of(ids), policy, calibration(), pace)
     for step in record.steps:
         times = lookups(step)
         assert len(times) == len(step.decisions) + 1
         assert all(a <= b for a, b in pairwise([step.start, *times]))
         assert times[-1] == pytest.approx(step.end)
-        asked = {load.layer: load.submitted for load in reversed(step.loads)}
+        demands = [load for load in step.loads if not load.ahead]
+        asked = {load.layer: load.submitted for load in reversed(demands)}
         assert all(times[layer] == pytest.approx(at) for layer, at in asked.items())
 
 
@@ -150,18 +197,28 @@ def many_experts() -> RunRecord:
     return simulate(trace, Policy(slots=20), figures, 4000.0)
 
 
+def prefetching() -> RunRecord:
+    """Steps that wait for some of what was fetched ahead, through all stages."""
+    figures = calibration(codec_figures("sz3", 0.1, decode_s=0.2), dense_s=0.5, expert_s=0.1)
+    policy = Policy(codec="sz3", bound=0.1, slots=2, prefetch="oracle", distance=2)
+    return simulate(made_trace(tokens=24), policy, figures, 2000.0)
+
+
 def many_lengths() -> RunRecord:
     """Steps from very short to long ones."""
     ends = np.cumsum(np.linspace(0.1, 4.0, 60)).tolist()
     return RunRecord("SIMULATED", [StepRecord(0, 1, *times) for times in pairwise(ends)])
 
 
-@pytest.mark.parametrize("made", [simulated, many_experts, many_lengths])
+@pytest.mark.parametrize("made", [simulated, many_experts, many_lengths, prefetching])
 def test_nothing_is_cut_and_no_names_overlap(made: Callable[[], RunRecord]) -> None:
     figure = timeline_figure(made(), (0, 59), "cuszp 0.1, lru 2")
     apart = 3  # px on each side of a text
     inside = figure.bbox.padded(1)
     heads = [text.get_window_extent() for text in figure.texts]
+    (legend,) = figure.legends
+    named = legend.get_window_extent()
+    assert inside.x0 <= named.x0 < named.x1 <= inside.x1
     assert not any(one.overlaps(other) for one, other in combinations(heads, 2))
     for axes in figure.axes:
         written = [text.get_window_extent() for text in axes.texts]
@@ -194,3 +251,14 @@ def test_steps_that_there_are_not(steps: tuple[int, int]) -> None:
         ValueError, match=f"steps {steps[0]} to {steps[1]} are none of the record's 1"
     ):
         timeline_figure(by_hand(), steps)
+
+
+def test_disk_and_host_have_rows_where_they_served_something() -> None:
+    record = by_hand()
+    names = {label.get_text() for label in timeline_figure(record).axes[0].get_yticklabels()}
+    assert not names & SELDOM
+    load = record.steps[0].loads[0]
+    load.spans = [Span("disk", 10.001, 10.002), *load.spans]
+    found = [label.get_text() for label in timeline_figure(record).axes[0].get_yticklabels()]
+    assert found[:3] == ["layers", "compute", "disk"]
+    assert "host compute" not in found

@@ -1,5 +1,5 @@
 import threading
-from typing import Literal
+from typing import Any, Literal
 
 import pytest
 import torch
@@ -71,6 +71,18 @@ def test_every_cache_decides_the_same_in_both(
     assert run.tokens == recording.tokens
     assert run.record.decisions() == simulated.decisions()
     assert any(left for decision in run.record.decisions() for left in decision.evicted)
+
+
+@pytest.mark.parametrize(
+    "changed", [{"host_bytes": 10**9}, {"host_tokens": 1}, {"keep": "compressed"}]
+)
+def test_experts_that_are_placed_otherwise_cannot_run(
+    tiny_model: PreTrainedModel, changed: dict[str, Any]
+) -> None:
+    store = ExpertStore.of(tiny_model, codec_named("raw"), 0.0)
+    with pytest.raises(InputError, match="a real run has all blobs in host memory"):
+        run_offloaded(tiny_model, store, Policy(**changed), PROMPTS, COUNT)
+    assert offsim_threads() == []
 
 
 def test_an_oracle_cannot_run(tiny_model: PreTrainedModel) -> None:

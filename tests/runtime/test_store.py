@@ -25,6 +25,8 @@ def test_every_matrix_keeps_the_bound_of_its_place(tiny_model: Qwen3MoeForCausal
     assert asked[2][0][:2] == [0.01] * 2
     assert asked[2][0][2] == pytest.approx(0.15, rel=0.1)  # weights are N(0, 0.3)
     assert store.bound == asked[2][0][2]
+    assert store.matrix_bytes[2][0] == [blob.nbytes for blob in store.blobs[2][0].blobs]
+    assert store.blob_bytes == [[blob.nbytes for blob in row] for row in store.blobs]
     sizes = [sum(blob.nbytes for blob in row) for row in store.blobs]
     assert sizes[1] < sizes[2] < sizes[0]
 

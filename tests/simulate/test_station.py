@@ -1,9 +1,9 @@
 import simpy
 
 from offsim.simulate.clock import rate_of
-from offsim.simulate.station import Job, Station, Worker
+from offsim.simulate.station import LINK, Job, Station, Worker
 
-NOTHING = [0, 0, 0]
+DECODE = LINK + 1
 
 
 def ended(worker: Worker, duration: int) -> list[int]:
@@ -51,14 +51,19 @@ def station(
     live: dict[int, Job] = {}
 
     def served(job: Job, _: int) -> None:
-        if job.done[1] == job.chunks:
+        if job.done[LINK] == job.chunks:
             live.pop(job.number, None)
 
-    return Station(env, 1, servers, handover, rate_of(1.0), live, served), live
+    return Station(env, LINK, servers, handover, rate_of(1.0), live, served), live
+
+
+def path(link: int, decode: int) -> list[int]:
+    """Times of the stages of a load that passes these two alone."""
+    return [*[0] * LINK, link, decode]
 
 
 def job(number: int, link: int = 20, chunks: int = 1, *, urgent: bool = True) -> Job:
-    return Job(number, [0, link, 0], chunks, urgent=urgent, pipelined=False)
+    return Job(number, path(link, 0), chunks, urgent=urgent, pipelined=False)
 
 
 def put(link: Station, live: dict[int, Job], *jobs: Job) -> None:
@@ -73,7 +78,7 @@ def test_a_station_serves_in_order_and_only_an_idle_one_has_to_wake() -> None:
     jobs = [job(number) for number in range(3)]
     put(link, live, *jobs)
     env.run()
-    assert [one.spans[1] for one in jobs] == [[5, 25], [25, 45], [45, 65]]
+    assert [one.spans[LINK] for one in jobs] == [[5, 25], [25, 45], [45, 65]]
 
 
 def test_urgent_ones_go_first_at_the_next_chunk() -> None:
@@ -84,7 +89,7 @@ def test_urgent_ones_go_first_at_the_next_chunk() -> None:
     env.run(until=15)  # the second chunk is on its way, until 20
     put(link, live, demand)
     env.run()
-    assert (demand.spans[1], ahead.spans[1]) == ([20, 30], [0, 50])
+    assert (demand.spans[LINK], ahead.spans[LINK]) == ([20, 30], [0, 50])
 
 
 def test_several_servers_work_side_by_side() -> None:
@@ -93,7 +98,7 @@ def test_several_servers_work_side_by_side() -> None:
     jobs = [job(number) for number in range(3)]
     put(link, live, *jobs)
     env.run()
-    assert [one.spans[1] for one in jobs] == [[1, 21], [1, 21], [21, 41]]
+    assert [one.spans[LINK] for one in jobs] == [[1, 21], [1, 21], [21, 41]]
 
 
 def test_what_is_given_up_stops_at_the_next_chunk() -> None:
@@ -104,7 +109,7 @@ def test_what_is_given_up_stops_at_the_next_chunk() -> None:
     env.run(until=15)
     gone.gone = True
     env.run()
-    assert (gone.done[1], gone.spans[1]) == (2, [0, 20])
+    assert (gone.done[LINK], gone.spans[LINK]) == (2, [0, 20])
 
 
 def test_the_last_chunk_has_the_rest() -> None:
@@ -113,12 +118,12 @@ def test_the_last_chunk_has_the_rest() -> None:
     uneven = job(0, 11, 3)
     put(link, live, uneven)
     env.run()
-    assert uneven.spans[1] == [0, 11]
+    assert uneven.spans[LINK] == [0, 11]
 
 
 def test_a_chunk_goes_on_alone_only_where_pipelined() -> None:
-    whole, piped = (Job(0, [0, 20, 10], 2, urgent=True, pipelined=p) for p in (False, True))
+    whole, piped = (Job(0, path(20, 10), 2, urgent=True, pipelined=p) for p in (False, True))
     for one in (whole, piped):
-        one.serve(1, 10)
-    assert (whole.waits_at(2), piped.waits_at(2)) == (False, True)
-    assert (whole.service_ps(2), piped.service_ps(2)) == (10, 5)
+        one.serve(LINK, 10)
+    assert (whole.waits_at(DECODE), piped.waits_at(DECODE)) == (False, True)
+    assert (whole.service_ps(DECODE), piped.service_ps(DECODE)) == (10, 5)

@@ -104,7 +104,7 @@ def test_more_than_one_crossing_is_said() -> None:
 
 def test_codecs_can_be_named() -> None:
     codecs = RAW, codec_figures("cuszp", 0.5), codec_figures("cuszp", 0.25)
-    asked = case(ALTERNATING, *codecs)
+    asked = case(ALTERNATING, *codecs, link=1e9)
     assert [one.bound for one in breakevens(asked).codecs] == [0.5, 0.25]
     (named,) = breakevens(asked, [("cuszp", 0.25)]).codecs
     assert named.storage == "cuszp 0.25"

@@ -2,6 +2,7 @@ import pytest
 from transformers import PreTrainedModel
 
 from offsim.codec import codec_named
+from offsim.errors import InputError
 from offsim.policy.policy import Policy
 from offsim.runtime import ExpertStore
 from offsim.study.breakdown import breakdown
@@ -43,6 +44,38 @@ def test_a_check_compares_what_was_predicted_with_what_was_run(
         assert named.seconds.sum() == pytest.approx(one.predicted.tpot_s)
 
 
+@pytest.mark.parametrize("prefetch", ["gate", "last-token", "transition", "popularity"])
+def test_what_is_prefetched_is_checked(tiny_model: PreTrainedModel, prefetch: str) -> None:
+    key = ("raw", 0.0)
+    store = ExpertStore.of(tiny_model, codec_named("raw"), 0.0)
+    recording = recorded(tiny_model, "tiny", store, PROMPTS, 4, lookahead=2)
+    size = store.shape.bytes
+    facts = calibration(codec_figures(blob_bytes=size))
+    model = facts.model.model_copy(
+        update={"hidden": store.shape.hidden, "width": store.shape.width}
+    )
+    scenario = Scenario(Policy(slots=2, prefetch=prefetch, distance=2), 1e8)
+    checker = Checker(tiny_model, [scenario], {key: store}, PROMPTS, 4, recording.trace)
+    checker.repeat()
+    checker.repeat()
+    checked = checker.compare({key: recording}, facts.model_copy(update={"model": model}))
+    assert checked[0].decisions_equal
+    assert checked[0].tokens_equal
+    table = comparison(checked)
+    row = table.iloc[0]
+    assert (row["prefetch"], row["distance"]) == (prefetch, 2)
+    assert row["prefetch_bytes_measured"] == row["prefetch_bytes_simulated"] > 0
+    assert summary(table)["bytes_equal"] is True
+
+
+def test_a_policy_that_needs_a_profile_is_not_run_without_one(tiny_model: PreTrainedModel) -> None:
+    store = ExpertStore.of(tiny_model, codec_named("raw"), 0.0)
+    scenario = Scenario(Policy(slots=2, prefetch="popularity"), 1e8)
+    checker = Checker(tiny_model, [scenario], {("raw", 0.0): store}, PROMPTS, 4)
+    with pytest.raises(InputError, match="popularity needs a profile"):
+        checker.repeat()
+
+
 def test_a_different_decision_is_noticed(tiny_model: PreTrainedModel) -> None:
     store = ExpertStore.of(tiny_model, codec_named("raw"), 0.0)
     other = recorded(tiny_model, "tiny", store, [[10, 99, 98, 97], [10, 5]], 4)
@@ -61,7 +94,10 @@ def test_one_policy_has_no_rank() -> None:
         "tpot_simulated": 1.0, "tpot_measured": 2.0, "tpot_error": -0.5, "tpot_spread": 0.0,
         "ttft_error": 0.1, "decisions_equal": True, "tokens_equal": True,
         "bytes_simulated": 1, "bytes_measured": 1,
+        "prefetch_bytes_simulated": 1, "prefetch_bytes_measured": 1,
+        "wasted_bytes_simulated": 1, "wasted_bytes_measured": 0,
     }  # fmt: skip
     facts = summary(pd.DataFrame([row]))
+    assert facts["bytes_equal"] is False
     assert facts["kendall_tau"] is None
     assert facts["tpot_error_max"] == 0.5

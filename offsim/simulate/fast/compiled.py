@@ -32,6 +32,11 @@ def _cache_folder() -> str:
 FOLDER = _cache_folder()
 
 
+def is_compiled() -> bool:
+    """Whether machine code is there; if not, the first simulation takes half a minute more."""
+    return any(Path(FOLDER).rglob("*.nbc"))
+
+
 def compiled(function: Function) -> Function:
     """Compile a function when it is first called, into each of its callers; keep machine code."""
     return _jitted(function, forceinline=True)

@@ -23,7 +23,7 @@ def machines(draw: st.DrawFn) -> Machine:
         wake=draw(small),
         handover=np.array([draw(small) for _ in STAGES]),
         servers=np.array([draw(st.sampled_from([1, 1, 2, 3])) for _ in STAGES]),
-        decoder=draw(st.sampled_from([0, 2])),
+        decoder=draw(st.sampled_from([STAGES.index("host decode"), STAGES.index("device decode")])),
         compute_rate=rate_of(draw(slowdowns)),
         decode_rate=rate_of(draw(slowdowns)),
         pipelined=draw(st.booleans()),
@@ -40,7 +40,10 @@ def kinds(draw: st.DrawFn) -> Kinds:
     durations = st.sampled_from([0, 1, 5, 10, 20, 37])
     stages = np.array([[draw(durations) for _ in STAGES] for _ in range(count)])
     chunks = np.array([draw(st.sampled_from([1, 1, 2, 3, 7])) for _ in range(count)])
-    return Kinds.of(stages, chunks, np.arange(1, count + 1) * 100)
+    resident = np.array([draw(st.sampled_from([False, False, True])) for _ in range(count)])
+    nbytes = np.where(resident, 0, np.arange(1, count + 1) * 100)
+    stages[resident, : STAGES.index("device decode")] = 0
+    return Kinds.of(stages, chunks, nbytes, nbytes // 2, resident)
 
 
 @st.composite

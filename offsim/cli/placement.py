@@ -1,0 +1,60 @@
+"""From the options of a command to where experts are: on disk, on the host, compressed or not."""
+
+from typing import TYPE_CHECKING
+
+from pydantic import ValidationError
+
+from offsim.cli.policies import size_of
+from offsim.errors import InputError
+from offsim.files import first_problem
+from offsim.policy.policy import Policy
+
+if TYPE_CHECKING:
+    from offsim.calibration.schema import Calibration
+
+AUTO = "auto"
+
+
+def placing(policy: Policy, host_memory: str | None, host_tokens: str, keep: str) -> Policy:
+    """A policy whose experts are where the options say; `auto` is left for `with_auto`.
+
+    Args:
+        policy: any.
+        host_memory: bytes of host memory for blobs, such as `64GiB`; None for all of them.
+        host_tokens: most tokens that an expert computed on the host serves, or `auto`.
+        keep: `decoded` or `compressed`.
+
+    Raises:
+        InputError: a value that cannot be.
+    """
+    nbytes = None if host_memory is None else size_of(host_memory, "--host-memory")
+    if host_tokens != AUTO and not host_tokens.isdecimal():
+        raise InputError(f"--host-tokens is a number from 0 on or {AUTO}, not {host_tokens}")
+    tokens = 0 if host_tokens == AUTO else int(host_tokens)
+    asked = {"host_bytes": nbytes, "host_tokens": tokens, "keep": keep}
+    try:
+        return Policy(**{**dict(policy), **asked})
+    except ValidationError as error:
+        raise InputError(f"policy: {first_problem(error)}") from error
+
+
+def with_auto(
+    policy: Policy, host_tokens: str, calibration: "Calibration", link_bytes_per_s: float | None
+) -> Policy:
+    """The policy with the number of tokens that `auto` stands for, where it was given.
+
+    Args:
+        policy: of `placing`.
+        host_tokens: as given.
+        calibration: of the machine.
+        link_bytes_per_s: pace of the link; None for the machine's own.
+
+    Raises:
+        InputError: the host cannot compute under this codec, or its speed is not known.
+    """
+    if host_tokens != AUTO:
+        return policy
+    from offsim.simulate.placement import best_host_tokens
+
+    tokens = best_host_tokens(policy, calibration, link_bytes_per_s)
+    return policy.model_copy(update={"host_tokens": tokens})

@@ -1,0 +1,159 @@
+"""What the experts cost as a policy stores them: one bound for all, or a table of bounds."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import numpy.typing as npt
+
+from offsim.calibration.schema import Calibration, CodecFigures, Figure
+from offsim.errors import InputError
+from offsim.policy.policy import Policy
+
+Floats = npt.NDArray[np.float64]
+Places = npt.NDArray[np.intp]
+
+
+@dataclass(frozen=True)
+class Stored:
+    """The experts of a model under the codec and the bounds of a policy.
+
+    Attributes:
+        figures: of the codec; where bounds differ, of all experts together: bytes are those of each
+            expert, times the mean over experts, each slowdown the mean over matrices weighted by
+            the time that each takes to decode, errors, encoding and fallbacks the largest.
+        decode_s: [layers, experts] s, one expert each.
+        unpack_s: [layers, experts] s, likewise; None where nothing is unpacked.
+    """
+
+    figures: CodecFigures
+    decode_s: Floats
+    unpack_s: Floats | None
+
+
+def stored(calibration: Calibration, policy: Policy) -> Stored:
+    """What the calibration knows of the experts as a policy stores them.
+
+    An expert whose matrices have several bounds is taken to decode in the mean of the times that
+    it would take under each one's bound. That is an approximation: what one matrix takes was not
+    measured.
+
+    Raises:
+        InputError: the codec was not calibrated at each bound, the bytes of single matrices are
+            asked for and not known, or the table has a bound that is not absolute, or is about
+            layers or experts that the model does not have.
+    """
+    model = calibration.model
+    shape = (model.layers, model.experts)
+    if policy.bounds is None:
+        return _alike(calibration.codec(policy.codec, policy.bound), shape)
+    bounds, at = policy.bounds.table(*shape)
+    for bound in bounds:
+        if bound.kind != "abs":
+            raise InputError(
+                f"bound {bound} is another number for each expert; a simulation takes tables of "
+                "absolute bounds only"
+            )
+    codecs = [calibration.codec(policy.codec, bound.value) for bound in bounds]
+    if len(codecs) == 1:
+        return _alike(codecs[0], shape)
+    if len({one.placement for one in codecs}) > 1:
+        raise InputError(
+            f"{policy.codec} decodes on the host at some bounds of the calibration and on the "
+            "device at others; calibrate all of them alike"
+        )
+    decode_s = _of_experts([one.decode_s for one in codecs], at)
+    unpacks = [one.unpack_s for one in codecs if one.unpack_s is not None]
+    unpack_s = _of_experts(unpacks, at) if unpacks else None
+    return Stored(_together(codecs, at), decode_s, unpack_s)
+
+
+def _alike(codec: CodecFigures, shape: tuple[int, int]) -> Stored:
+    """All experts at one bound."""
+    unpack_s = None if codec.unpack_s is None else np.full(shape, codec.unpack_s.value)
+    return Stored(codec, np.full(shape, codec.decode_s.value), unpack_s)
+
+
+def _of_experts(figures: list[Figure], at: Places) -> Floats:
+    """[layers, experts] s: the mean over the matrices, exact where all three have one bound."""
+    seconds = np.array([figure.value for figure in figures])[at]
+    return np.where(_whole(at), seconds[..., 0], seconds.mean(-1))
+
+
+def _whole(at: Places) -> npt.NDArray[np.bool_]:
+    """[layers, experts] whether all matrices of an expert have one bound."""
+    same: npt.NDArray[np.bool_] = (at == at[..., :1]).all(-1)
+    return same
+
+
+def _together(codecs: list[CodecFigures], at: Places) -> CodecFigures:
+    """The figures of all experts together, as `Stored` says.
+
+    Args:
+        codecs: [bounds] one codec at each bound.
+        at: [layers, experts, 3] which of them each matrix has.
+    """
+    nbytes = _bytes(codecs, at)
+    decode_s = np.array([one.decode_s.value for one in codecs])[at]
+    first = codecs[0]
+    packed = first.ratio * np.sum(first.blob_bytes) / max(1, int(nbytes.sum()))
+    unpacks = [one.unpack_s for one in codecs if one.unpack_s is not None]
+    measured = all(one.label == "MEASURED" for one in codecs)
+    loosest = max(codecs, key=lambda one: one.bound)
+    return loosest.model_copy(
+        update={
+            "label": "MEASURED" if measured else "ESTIMATED",
+            "blob_bytes": nbytes.tolist(),
+            "matrix_bytes": None,
+            "ratio": float(packed),
+            "largest_error": max(one.largest_error for one in codecs),
+            "fallbacks": max(one.fallbacks for one in codecs),
+            "encode_s": max((one.encode_s for one in codecs), key=lambda figure: figure.value),
+            "decode_s": _mean([one.decode_s for one in codecs], at),
+            "unpack_s": _mean(unpacks, at) if unpacks else None,
+            "compute_slowdown": _weighted([one.compute_slowdown for one in codecs], at, decode_s),
+            "decode_slowdown": _weighted([one.decode_slowdown for one in codecs], at, decode_s),
+        }
+    )
+
+
+def _bytes(codecs: list[CodecFigures], at: Places) -> npt.NDArray[np.int64]:
+    """[layers, experts] bytes of each expert's blob."""
+    whole = _whole(at)
+    nbytes = np.zeros(whole.shape, np.int64)
+    for number, codec in enumerate(codecs):
+        mine = at == number
+        all_three = whole & mine[..., 0]
+        nbytes[all_three] = np.array(codec.blob_bytes)[all_three]
+        parts = mine & ~whole[..., None]
+        if not parts.any():
+            continue
+        if codec.matrix_bytes is None:
+            raise InputError(
+                f"the bounds differ inside an expert, and the calibration does not have the bytes "
+                f"of the single matrices under {codec.codec} {codec.bound:g}; calibrate again"
+            )
+        nbytes += np.where(parts, np.array(codec.matrix_bytes), 0).sum(-1)
+    return nbytes
+
+
+def _mean(figures: list[Figure], at: Places) -> Figure:
+    """The mean over all matrices, of each number."""
+
+    def mean(name: str) -> float:
+        return float(np.array([getattr(figure, name) for figure in figures])[at].mean())
+
+    return Figure(
+        label="MEASURED" if all(f.label == "MEASURED" for f in figures) else "ESTIMATED",
+        value=mean("value"),
+        p10=mean("p10"),
+        p90=mean("p90"),
+        samples=min(figure.samples for figure in figures),
+    )
+
+
+def _weighted(values: list[float], at: Places, weights: Floats) -> float:
+    """The weighted mean over all matrices; the plain one where nothing has a weight."""
+    if not weights.any():
+        weights = np.ones_like(weights)
+    mean = float(np.average(np.array(values)[at], weights=weights))
+    return min(max(mean, min(values)), max(values))

@@ -1,0 +1,139 @@
+import json
+from pathlib import Path
+
+import pytest
+
+from offsim.calibration.schema import DiskFigures
+from offsim.files import write_yaml
+from offsim.trace import save_trace
+from tests.builders import TOY, calibration, codec_figures, sized
+
+from .test_cli import run
+
+PLACED = ("--host-memory", "2KiB", "--host-tokens", "1")
+
+
+@pytest.fixture
+def files(tmp_path: Path) -> tuple[str, ...]:
+    """A trace, and a calibration with a disk and a host that computes."""
+    save_trace(TOY, tmp_path / "toy.safetensors")
+    figures = calibration(
+        codec_figures(), codec_figures("cuszp", 0.5, blob_bytes=500, decode_s=0.5)
+    )
+    compute = figures.compute.model_copy(update={"host_expert": sized((1, 0.25))})
+    disk = DiskFigures(label="ESTIMATED", latency_s=0.5, bytes_per_s=500.0)
+    write_yaml(tmp_path / "toy.yaml", figures.model_copy(update={"compute": compute, "disk": disk}))
+    write_yaml(tmp_path / "plain.yaml", calibration(codec_figures(), codec_figures("sz3", 0.5)))
+    return (
+        "--trace",
+        str(tmp_path / "toy.safetensors"),
+        "--calibration",
+        str(tmp_path / "toy.yaml"),
+        "--link",
+        "0.001",
+    )
+
+
+def shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
+) -> dict[str, float]:
+    assert run(monkeypatch, *arguments, "--json") == 0
+    metrics: dict[str, float] = json.loads(capsys.readouterr().out)
+    return metrics
+
+
+@pytest.mark.parametrize("command", ["simulate", "serve"])
+def test_experts_are_placed(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    files: tuple[str, ...],
+    command: str,
+) -> None:
+    metrics = shown(monkeypatch, capsys, command, *files, *PLACED)
+    assert metrics["disk_bytes"] > 0
+    assert metrics["label"] == "ESTIMATED", "as its disk is"
+    assert metrics["hit_rate"] == 0, "whatever is missing is computed on the host"
+    assert metrics == shown(
+        monkeypatch, capsys, command, *files, "--host-memory", "2048", "--host-tokens", "auto"
+    ) | {"link_bytes": metrics["link_bytes"]}
+
+
+def test_compressed_experts_hit_more_often(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], files: tuple[str, ...]
+) -> None:
+    asked = ("simulate", *files, "--codec", "cuszp", "--bound", "0.5", "--slots", "100")
+    # The toy's experts have 6 B as stored, its blobs 500: a slot for 83 decoded holds one blob.
+    compressed = shown(monkeypatch, capsys, *asked, "--keep", "compressed")
+    assert compressed["hit_rate"] < shown(monkeypatch, capsys, *asked)["hit_rate"]
+
+
+def test_it_is_said_where_experts_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], files: tuple[str, ...]
+) -> None:
+    assert run(monkeypatch, "simulate", *files, *PLACED) == 0
+    said = capsys.readouterr().out
+    assert "raw, lru 4, 2048 B of host memory, up to 1 token on the host [ESTIMATED]" in said
+    assert "from disk" in said
+
+
+@pytest.mark.parametrize("command", ["explain", "breakeven"])
+def test_questions_are_answered_of_placed_experts(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    files: tuple[str, ...],
+    command: str,
+) -> None:
+    how = ("--host-memory", "2KiB", "--slots", "2")
+    if command == "breakeven":
+        how += ("--keep", "compressed")
+    else:
+        how += ("--host-tokens", "auto")
+    assert run(monkeypatch, command, *files, *how, "--json") == 0
+    setting = json.loads(capsys.readouterr().out)["setting"]
+    assert setting["host_bytes"] == 2048
+    assert setting["keep"] == ("compressed" if command == "breakeven" else "decoded")
+    assert (setting["host_tokens"] > 0) == (command == "explain")
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--host-memory", "much"), "--host-memory is such as 64MiB"),
+        (("--host-tokens", "-1"), "--host-tokens is a number from 0 on or auto, not -1"),
+        (("--host-tokens", "all"), "--host-tokens is a number from 0 on or auto, not all"),
+        (("--keep", "compressed"), "codec raw does not decode on the device"),
+        (("--host-tokens", "1", "--codec", "cuszp", "--bound", "0.5"), "take raw or a host codec"),
+        (("--host-tokens", "auto", "--codec", "cuszp", "--bound", "0.5"), "raw or a host codec"),
+    ],
+)
+def test_wrong_values_are_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    files: tuple[str, ...],
+    options: tuple[str, ...],
+    says: str,
+) -> None:
+    assert run(monkeypatch, "simulate", *files, *options) == 2
+    (line,) = capsys.readouterr().err.strip().splitlines()
+    assert says in line
+
+
+@pytest.mark.parametrize(
+    ("options", "says"),
+    [
+        (("--host-memory", "1KiB"), "no disk beneath it"),
+        (("--host-tokens", "1"), "does not say how fast"),
+        (("--host-tokens", "auto"), "does not say how fast"),
+        (("--keep", "compressed", "--codec", "sz3", "--bound", "0.5"), "take a device codec"),
+    ],
+)
+def test_what_was_not_calibrated_is_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    files: tuple[str, ...],
+    options: tuple[str, ...],
+    says: str,
+) -> None:
+    plain = [text.replace("toy.yaml", "plain.yaml") for text in files]
+    assert run(monkeypatch, "serve", *plain, *options) == 2
+    assert says in capsys.readouterr().err
