@@ -44,7 +44,7 @@ class Costs:
         self.stored = stored(calibration, policy)
         self.codec: CodecFigures = self.stored.figures
         check_placement(policy, calibration, self.codec)
-        self.keep = policy.keep
+        self.policy, self.keep = policy, policy.keep
         self.link_bytes_per_s = link_bytes_per_s
         # The same few token counts are asked for in every layer and step.
         self._warm_s = cache(self._interpolated_warm_s)
@@ -183,6 +183,10 @@ class Costs:
             between[stage] = whole(handover.start_s.value)
         servers = [1] * len(STAGES)
         servers[HOST_DECODE], servers[LINK] = self.transfer.decoders, self.transfer.channels
+        # Nobody serves a stage that no load passes: the fast engine looks at every server.
+        servers[DISK] *= self.policy.host_bytes is not None
+        servers[HOST_DECODE] *= first == HOST_DECODE
+        servers[HOST_COMPUTE] *= self.policy.host_tokens > 0
         points = [(0.0, 0.0), *((point.idle_s, point.extra.value) for point in compute.cooling)]
         return Machine(
             submit=whole(handover.submit_s.value),

@@ -172,6 +172,7 @@ class _Steps:
         """All steps."""
         env, engine, clocks, layers = self.env, self.engine, self.clocks, self.plan.layers
         memory = _Memory(self.plan) if _recurs(self.plan) and not engine.events else None
+        quiet = engine.quiet  # a layer that is remembered leaves it so
         for step, begin in enumerate(self.plan.begin.tolist()):
             if begin > env.now:
                 yield env.timeout(begin - env.now)
@@ -182,16 +183,17 @@ class _Steps:
                 if memory is None:
                     yield from engine.work(before)
                     idle = yield from self._experts(lookup)
-                elif (known := memory.of(lookup)) and engine.quiet:
+                elif quiet and (known := memory.of(lookup)):
                     duration, idle, stall = known
                     yield env.timeout(before + duration)
                     for stage, part in stall:
                         self.stall[stage] += part
                 else:
                     yield from engine.work(before)
-                    since, stalled, quiet = engine.now, list(self.stall), engine.quiet
+                    since, stalled, was_quiet = engine.now, list(self.stall), engine.quiet
                     idle = yield from self._experts(lookup)
-                    if quiet and engine.quiet:
+                    quiet = engine.quiet
+                    if was_quiet and quiet:
                         memory.keep(lookup, engine.now - since, idle, stalled, self.stall)
                 if idle or engine.cold:
                     engine.cold = coldness(engine.cold, idle, *self.cooling)

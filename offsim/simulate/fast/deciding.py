@@ -37,7 +37,6 @@ class Asked(NamedTuple):
         next_use: [tokens, layers, top_k] for belady: the next lookup that asks for the same
             expert, as long as it is not of the same step; else empty.
         nbytes: [keys] bytes that are issued for an expert.
-        kind_of: [keys] row in `offsim.simulate.plan.Kinds` of a load that brings an expert.
         candidates: [candidates] keys that a prefetcher names, in order of preference.
         candidates_to: [lookups] where those of each lookup end; empty without a prefetcher.
     """
@@ -46,7 +45,6 @@ class Asked(NamedTuple):
     rows_to: Ints
     next_use: Ids
     nbytes: Ints
-    kind_of: Ids
     candidates: Ids
     candidates_to: Ints
 
@@ -62,7 +60,6 @@ class Decided(NamedTuple):
         demands_to: see `Plan`.
         loads_to: see `Plan`.
         moved: [loads] key of what each brings.
-        kind: see `Plan`.
         left: [loads] key of who leaves for it, or NONE.
         staged: [loads] whether it passes through without a slot.
         dropped: [loads] the unused prefetch whose expert leaves for it, or NONE.
@@ -75,7 +72,6 @@ class Decided(NamedTuple):
     demands_to: Ids
     loads_to: Ids
     moved: Ids
-    kind: Ids
     left: Ids
     staged: npt.NDArray[np.bool_]
     dropped: Ids
@@ -226,7 +222,7 @@ def _bring(
 ) -> bool:
     """Note a load and who leaves for it; returns whether its expert found a slot."""
     kept, left = let_in(keys, pool, cache, key, now)
-    decided.moved[load], decided.kind[load] = key, asked.kind_of[key]
+    decided.moved[load] = key
     decided.left[load], decided.staged[load] = left, not kept
     decided.dropped[load] = NONE
     if left != NONE:

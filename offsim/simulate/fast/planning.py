@@ -2,6 +2,8 @@
 
 import sys
 from collections.abc import Iterator, Sequence
+from typing import Any
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
@@ -20,6 +22,10 @@ from offsim.simulate.planner import check_durations
 from offsim.trace import DECODE, Trace
 
 NEVER = np.iinfo(np.int32).max
+UNDECISIVE = {"codec", "bound", "bounds", "transfer"}
+"""What of a policy decides nothing, unless a budget counts bytes."""
+_LAST: WeakKeyDictionary[Trace, tuple[Any, Trace | None, Decided]] = WeakKeyDictionary()
+"""For each trace the last decisions, and by whom: the policy and the profile."""
 
 
 def covers(policy: Policy) -> bool:
@@ -43,7 +49,8 @@ def fast_planned(
     """
     rows_to = step_ends(trace)
     kinds, kind_of = costs.kinds()
-    decided = decided_for(trace, rows_to, policy, kinds.nbytes, kind_of.reshape(-1), profile)
+    kind_of = kind_of.reshape(-1)
+    decided = _remembered(trace, rows_to, policy, kinds.nbytes[kind_of], profile)
     tokens = np.diff(rows_to, prepend=0)
     sizes, size_of = np.unique(tokens, return_inverse=True)
     most = int(sizes[-1])  # an expert serves a token once
@@ -59,7 +66,7 @@ def fast_planned(
     before = np.empty((len(tokens), trace.layers), np.int32)
     before[:] = (later + size_of)[:, None]
     before[:, 0] = first + size_of
-    drops = np.zeros(len(decided.kind), np.bool_)
+    drops = np.zeros(len(decided.moved), np.bool_)
     if policy.prefetch != "none":
         drops = decided.dropped != NONE
     plan = Plan(
@@ -73,7 +80,7 @@ def fast_planned(
         load=decided.load,
         demands_to=decided.demands_to,
         loads_to=decided.loads_to,
-        kind=decided.kind,
+        kind=kind_of[decided.moved],
         drops_to=np.cumsum(drops, dtype=np.int32),
         drop=decided.dropped[drops],
         durations=np.rint(np.concatenate(seconds) * PS).astype(np.int64),
@@ -90,8 +97,25 @@ def step_ends(trace: Trace) -> Ints:
     return np.append(np.flatnonzero(starts)[1:], trace.tokens)
 
 
+def _remembered(
+    trace: Trace, rows_to: Ints, policy: Policy, nbytes: Ints, profile: Trace | None
+) -> Decided:
+    """`decided_for`, or what it gave last for this trace where it would give the same again.
+
+    Codec, bound, link and machine decide nothing, unless a budget counts bytes: in a sweep over
+    them the decisions are made once.
+    """
+    sizes = b"" if policy.prefetch_bytes is None else nbytes.tobytes()
+    by = (policy.model_dump(exclude=UNDECISIVE), sizes)
+    known = _LAST.get(trace)
+    if known is None or known[0] != by or known[1] is not profile:
+        known = by, profile, decided_for(trace, rows_to, policy, nbytes, profile)
+        _LAST[trace] = known
+    return known[2]
+
+
 def decided_for(
-    trace: Trace, rows_to: Ints, policy: Policy, sizes: Ints, kind_of: Ids, profile: Trace | None
+    trace: Trace, rows_to: Ints, policy: Policy, nbytes: Ints, profile: Trace | None
 ) -> Decided:
     """All decisions of a policy that is covered.
 
@@ -99,11 +123,9 @@ def decided_for(
         trace: the router's decisions.
         rows_to: [steps] where the tokens of each step end.
         policy: that `covers`.
-        sizes: [kinds] bytes that are issued for a load of each kind.
-        kind_of: [layers * experts] kind of the load that brings each expert.
+        nbytes: [layers * experts] bytes that are issued for each expert.
         profile: as for `fast_planned`.
     """
-    nbytes = sizes[kind_of]
     layers, experts = trace.layers, trace.info.experts_per_layer
     ids = np.ascontiguousarray(trace.experts)
     cache = CACHES[policy.cache]
@@ -117,16 +139,14 @@ def decided_for(
         next_use = np.empty(ids.shape, np.int32)
         keys[:, SCORE] = NEVER
         look_back(ids, rows_to, next_use, keys, experts)
-    asked = Asked(
-        ids, rows_to, next_use, nbytes, kind_of, *candidates_of(trace, rows_to, policy, profile)
-    )
+    asked = Asked(ids, rows_to, next_use, nbytes, *candidates_of(trace, rows_to, policy, profile))
     tokens = np.diff(rows_to, prepend=0)
     uses = int(np.minimum(tokens * trace.top_k, experts).sum()) * layers
     loads = uses + len(asked.candidates)
     lookups = len(rows_to) * layers
     rooms = {"key": uses, "run": uses, "load": uses, "uses_to": lookups}
     rooms |= {"demands_to": lookups, "loads_to": lookups}
-    rooms |= dict.fromkeys(("moved", "kind", "left", "staged", "dropped"), loads)
+    rooms |= dict.fromkeys(("moved", "left", "staged", "dropped"), loads)
     decided = Decided(
         **{n: np.empty(r, np.bool_ if n == "staged" else np.int32) for n, r in rooms.items()}
     )
@@ -135,7 +155,7 @@ def decided_for(
         asked, cache, keys.reshape(-1), pools, budget, decided, np.zeros(layers, np.int64)
     )
     ends = dict.fromkeys(("key", "run", "load"), uses)
-    ends |= dict.fromkeys(("moved", "kind", "left", "staged", "dropped"), loads)
+    ends |= dict.fromkeys(("moved", "left", "staged", "dropped"), loads)
     return decided._replace(**{name: getattr(decided, name)[:end] for name, end in ends.items()})
 
 

@@ -14,7 +14,7 @@ from offsim.simulate.plan import Plan
 from offsim.simulate.simulation import planned
 from offsim.trace import DECODE, PREFILL, Trace
 from offsim.trace.format import NOWHERE, TraceInfo
-from tests.builders import calibration, codec_figures
+from tests.builders import TOY, calibration, codec_figures
 
 PREFETCHERS = (
     "none",
@@ -125,3 +125,23 @@ def test_engines_agree_on_traces_and_with_the_metrics_of_the_record(
 def test_what_is_covered(cache: str) -> None:
     assert covers(Policy(cache=cache))
     assert not covers(Policy(cache="s3-fifo"))
+
+
+def test_decisions_are_made_once_where_nothing_decides_anew() -> None:
+    trace = TOY
+    costs = {
+        codec: Costs(
+            calibration(codec_figures(codec, bound)), Policy(codec=codec, bound=bound), 1e3
+        )
+        for codec, bound in (("raw", 0.0), ("cuszp", 0.5))
+    }
+
+    def asked(codec: str, **fields: object) -> Plan:
+        policy = Policy(codec=codec, bound=costs[codec].codec.bound, **fields)  # type: ignore[arg-type]
+        return fast_planned(trace, policy, costs[codec], None)[0]
+
+    first = asked("raw", slots=2)
+    assert asked("cuszp", slots=2).load is first.load
+    assert asked("raw", slots=3).load is not first.load
+    budget = {"prefetch": "last-token", "prefetch_bytes": 1000}
+    assert asked("raw", **budget).load is asked("raw", **budget).load
