@@ -63,7 +63,7 @@ serve = compiled(served)
 
 
 @compiled
-def next_end(st: Ints, loads: Ints, live: Ints) -> int:
+def next_end(st: Ints) -> int:
     """When the next server is through with what it does, ps; NEVER where all are idle."""
     first = NEVER
     for server in range(FIRST_SERVER, len(st), SERVER):
@@ -81,45 +81,45 @@ def ask(st: Ints, loads: Ints, live: Ints, load: int, urgent: bool) -> None:
         loads[load, START + stage] = loads[load, END + stage] = NONE
     live[st[LIVE]] = load
     st[LIVE] += 1
-    _skip(st, loads, live, load, 0)
-    _poke_next(st, loads, live, load, 0)
+    _skip(loads, load, 0)
+    _poke_next(st, loads, load, 0)
 
 
 @compiled
-def raise_to_demand(st: Ints, loads: Ints, live: Ints, load: int) -> None:
+def raise_to_demand(st: Ints, loads: Ints, load: int) -> None:
     """A load that was fetched ahead is asked for."""
     loads[load, URGENT] = 1
-    _cut(st, loads, live)
+    _cut(st, loads)
 
 
 @compiled
 def drop(st: Ints, loads: Ints, live: Ints, load: int) -> None:
     """Give up a load: what is being served goes on to its end, on the link of its chunk."""
-    _cut(st, loads, live)
+    _cut(st, loads)
     loads[load, GONE] = True
-    if loads[load, READY] == NONE and not _in_service(st, loads, live, load):
-        _off(st, loads, live, load)
+    if loads[load, READY] == NONE and not _in_service(loads, load):
+        _off(st, live, load)
 
 
 @compiled
-def compute_begins(st: Ints, loads: Ints, live: Ints, duration: int) -> None:
+def compute_begins(st: Ints, duration: int) -> None:
     """Compute works from now on."""
     st[WORKING], st[LEFT], st[SINCE] = 1, duration, st[NOW]
     st[UNTIL] = st[NOW] + stretch(duration, st[COMPUTE_RATE] if st[SERVING] else UNDISTURBED)
     if st[SERVING]:
-        _decoders_go_on(st, loads, live, UNDISTURBED, st[DECODE_RATE])
+        _decoders_go_on(st, UNDISTURBED, st[DECODE_RATE])
 
 
 @compiled
-def compute_ends(st: Ints, loads: Ints, live: Ints) -> None:
+def compute_ends(st: Ints) -> None:
     """Compute has done its work."""
     st[WORKING], st[UNTIL] = 0, NEVER
     if st[SERVING]:
-        _decoders_go_on(st, loads, live, st[DECODE_RATE], UNDISTURBED)
+        _decoders_go_on(st, st[DECODE_RATE], UNDISTURBED)
 
 
 @compiled
-def _decoders_go_on(st: Ints, loads: Ints, live: Ints, before: int, after: int) -> None:
+def _decoders_go_on(st: Ints, before: int, after: int) -> None:
     """Decoders that are at work go on at another rate."""
     now = st[NOW]
     for server in range(FIRST_SERVER, len(st), SERVER):
@@ -131,7 +131,7 @@ def _decoders_go_on(st: Ints, loads: Ints, live: Ints, before: int, after: int) 
 
 
 @compiled
-def _compute_goes_on(st: Ints, loads: Ints, live: Ints, before: int, after: int) -> None:
+def _compute_goes_on(st: Ints, before: int, after: int) -> None:
     """Compute, if it works, goes on at another rate."""
     if st[WORKING]:
         st[LEFT] = max(0, st[LEFT] - serve(st[NOW] - st[SINCE], before))
@@ -153,7 +153,7 @@ def ends(st: Ints, loads: Ints, live: Ints) -> None:
 
 
 @compiled
-def _cut(st: Ints, loads: Ints, live: Ints) -> None:
+def _cut(st: Ints, loads: Ints) -> None:
     """What links carry ends with the chunk that is on its way.
 
     Where that chunk ends in this very instant, `starts` sees to it: no load is ready by it.
@@ -199,7 +199,7 @@ def _station_starts(st: Ints, loads: Ints, live: Ints, stage: int, first: int, e
         waking += st[server + MODE] == WAKING
     waiting = -waking
     for place in range(st[LIVE]):
-        waiting += _waits_at(st, loads, live, live[place], stage)
+        waiting += _waits_at(st, loads, live[place], stage)
     for server in range(first, end, SERVER):
         if waiting <= 0:
             return
@@ -219,7 +219,7 @@ def _serve_next(st: Ints, loads: Ints, live: Ints, stage: int, server: int) -> N
     chosen = NONE
     for place in range(st[LIVE]):
         load = live[place]
-        if _waits_at(st, loads, live, load, stage):
+        if _waits_at(st, loads, load, stage):
             if loads[load, URGENT]:
                 chosen = load
                 break
@@ -235,11 +235,11 @@ def _serve_next(st: Ints, loads: Ints, live: Ints, stage: int, server: int) -> N
     run = loads[chosen, CHUNKS] - loads[chosen, DONE + stage]
     if st[PIPELINED]:
         run = min(run, 1)
-    duration = _run_ps(st, loads, live, chosen, stage, run)
+    duration = _run_ps(loads, chosen, stage, run)
     rate = UNDISTURBED
     if stage == st[DECODER]:
         if not st[SERVING]:
-            _compute_goes_on(st, loads, live, UNDISTURBED, st[COMPUTE_RATE])
+            _compute_goes_on(st, UNDISTURBED, st[COMPUTE_RATE])
         st[SERVING] += 1
         if st[WORKING]:
             rate = st[DECODE_RATE]
@@ -255,21 +255,21 @@ def _served(st: Ints, loads: Ints, live: Ints, server: int) -> None:
     if stage == st[DECODER]:
         st[SERVING] -= 1
         if not st[SERVING]:
-            _compute_goes_on(st, loads, live, st[COMPUTE_RATE], UNDISTURBED)
+            _compute_goes_on(st, st[COMPUTE_RATE], UNDISTURBED)
     loads[load, SERVED + stage] = 0
     loads[load, DONE + stage] += st[server + RUN]
     loads[load, END + stage] = now
-    _skip(st, loads, live, load, stage + 1)
-    _poke_next(st, loads, live, load, stage + 1)
+    _skip(loads, load, stage + 1)
+    _poke_next(st, loads, load, stage + 1)
     if loads[load, DONE + COUNT - 1] == loads[load, CHUNKS]:
         loads[load, READY] = now
-        _off(st, loads, live, load)
-    elif loads[load, GONE] and not _in_service(st, loads, live, load):
-        _off(st, loads, live, load)
+        _off(st, live, load)
+    elif loads[load, GONE] and not _in_service(loads, load):
+        _off(st, live, load)
 
 
 @compiled
-def _waits_at(st: Ints, loads: Ints, live: Ints, load: int, stage: int) -> bool:
+def _waits_at(st: Ints, loads: Ints, load: int, stage: int) -> bool:
     """Whether a chunk of a load could be served there now."""
     chunks, done = loads[load, CHUNKS], loads[load, DONE + stage]
     if done == chunks or loads[load, SERVED + stage] or loads[load, GONE]:
@@ -279,7 +279,7 @@ def _waits_at(st: Ints, loads: Ints, live: Ints, load: int, stage: int) -> bool:
 
 
 @compiled
-def _in_service(st: Ints, loads: Ints, live: Ints, load: int) -> bool:
+def _in_service(loads: Ints, load: int) -> bool:
     serving = 0
     for stage in range(COUNT):
         serving += loads[load, SERVED + stage]
@@ -287,7 +287,7 @@ def _in_service(st: Ints, loads: Ints, live: Ints, load: int) -> bool:
 
 
 @compiled
-def _run_ps(st: Ints, loads: Ints, live: Ints, load: int, stage: int, run: int) -> int:
+def _run_ps(loads: Ints, load: int, stage: int, run: int) -> int:
     """How long the next so many chunks take; they are equal, the last one has the rest."""
     chunks, whole = loads[load, CHUNKS], loads[load, STAGE + stage]
     if run == chunks:
@@ -298,7 +298,7 @@ def _run_ps(st: Ints, loads: Ints, live: Ints, load: int, stage: int, run: int) 
 
 
 @compiled
-def _skip(st: Ints, loads: Ints, live: Ints, load: int, stage: int) -> None:
+def _skip(loads: Ints, load: int, stage: int) -> None:
     """Nothing waits at a stage that is not on the path."""
     while stage < COUNT and loads[load, STAGE + stage] == 0:
         loads[load, DONE + stage] = loads[load, DONE + stage - 1] if stage else loads[load, CHUNKS]
@@ -306,19 +306,19 @@ def _skip(st: Ints, loads: Ints, live: Ints, load: int, stage: int) -> None:
 
 
 @compiled
-def _poke_next(st: Ints, loads: Ints, live: Ints, load: int, stage: int) -> None:
+def _poke_next(st: Ints, loads: Ints, load: int, stage: int) -> None:
     """The next station on a load's path, from `stage` on, may have something to start."""
     while stage < COUNT:
         if loads[load, STAGE + stage]:
             st[POKED] |= 1 << stage
             if stage == LINK:
-                _cut(st, loads, live)
+                _cut(st, loads)
             return
         stage += 1
 
 
 @compiled
-def _off(st: Ints, loads: Ints, live: Ints, load: int) -> None:
+def _off(st: Ints, live: Ints, load: int) -> None:
     """A load is no longer on its path."""
     place = 0
     while place < st[LIVE] and live[place] != load:

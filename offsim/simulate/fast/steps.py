@@ -203,7 +203,7 @@ def to_await(
             awaited[waiting] = use
             waiting += 1
         elif load != NONE and loads[load, READY] == NONE:
-            raise_to_demand(st, loads, live, load)
+            raise_to_demand(st, loads, load)
             awaited[waiting] = use
             waiting += 1
     return waiting
@@ -255,12 +255,12 @@ def work_among_others(st: Ints, loads: Ints, live: Ints, duration: int) -> None:
     if quiet(st):
         st[NOW] += duration
         return
-    compute_begins(st, loads, live, duration)
+    compute_begins(st, duration)
     while True:
-        st[NOW] = min(st[UNTIL], next_end(st, loads, live))
+        st[NOW] = min(st[UNTIL], next_end(st))
         ends(st, loads, live)
         if st[UNTIL] == st[NOW]:
-            compute_ends(st, loads, live)
+            compute_ends(st)
             ends(st, loads, live)  # a decoder, undisturbed now, may be through too
             return
         starts(st, loads, live)
@@ -272,7 +272,7 @@ def pause(st: Ints, loads: Ints, live: Ints, duration: int) -> None:
     until = st[NOW] + duration
     while st[NOW] < until:
         starts(st, loads, live)
-        st[NOW] = min(until, next_end(st, loads, live))
+        st[NOW] = min(until, next_end(st))
         ends(st, loads, live)
 
 
@@ -280,5 +280,5 @@ def pause(st: Ints, loads: Ints, live: Ints, duration: int) -> None:
 def until_something_ends(st: Ints, loads: Ints, live: Ints) -> None:
     """Compute does nothing until a server is through with what it does."""
     starts(st, loads, live)
-    st[NOW] = next_end(st, loads, live)
+    st[NOW] = next_end(st)
     ends(st, loads, live)
