@@ -40,11 +40,10 @@ class Costs:
     def __init__(
         self, calibration: Calibration, policy: Policy, link_bytes_per_s: float | None
     ) -> None:
-        self.calibration, self.transfer = calibration, policy.transfer
+        self.calibration, self.policy = calibration, policy
         self.stored = stored(calibration, policy)
         self.codec: CodecFigures = self.stored.figures
         check_placement(policy, calibration, self.codec)
-        self.policy, self.keep = policy, policy.keep
         self.link_bytes_per_s = link_bytes_per_s
         # The same few token counts are asked for in every layer and step.
         self._warm_s = cache(self._interpolated_warm_s)
@@ -101,7 +100,7 @@ class Costs:
 
     def chunks(self, nbytes: int) -> int:
         """In how many equal parts a load of so many bytes moves."""
-        part = self.transfer.chunk_bytes
+        part = self.policy.transfer.chunk_bytes
         return 1 if part is None else max(1, -(-nbytes // part))
 
     def transfer_s(self, nbytes: int) -> float:
@@ -182,7 +181,10 @@ class Costs:
         for stage in (DISK, HOST_COMPUTE, first) if first == LINK else (DISK, first):
             between[stage] = whole(handover.start_s.value)
         servers = [1] * len(STAGES)
-        servers[HOST_DECODE], servers[LINK] = self.transfer.decoders, self.transfer.channels
+        servers[HOST_DECODE], servers[LINK] = (
+            self.policy.transfer.decoders,
+            self.policy.transfer.channels,
+        )
         # Nobody serves a stage that no load passes: the fast engine looks at every server.
         servers[DISK] *= self.policy.host_bytes is not None
         servers[HOST_DECODE] *= first == HOST_DECODE
@@ -197,7 +199,7 @@ class Costs:
             decoder=HOST_DECODE if self.codec.placement == "host" else DEVICE_DECODE,
             compute_rate=rate_of(self.codec.compute_slowdown),
             decode_rate=rate_of(self.codec.decode_slowdown),
-            pipelined=self.transfer.pipelined,
+            pipelined=self.policy.transfer.pipelined,
             cooling_idle=_ints([whole(idle) for idle, _ in points]),
             cooling_extra=_ints([whole(extra) for _, extra in points]),
             still_cold=float(compute.still_cold),

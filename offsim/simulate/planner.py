@@ -45,7 +45,7 @@ class Planner:
         self._costs, self._noise = costs, noise
         self._kinds: dict[tuple[int, ...], int] = {}  # what each costs, and its row
         self._fetched: dict[Key, int] = {}  # prefetched and not yet used: its load
-        self._compressed = costs.keep == "compressed"
+        self._compressed = costs.policy.keep == "compressed"
         self._loads = 0  # asked for so far, in all plans
         self._start()
 

@@ -96,7 +96,10 @@ def predict(
     engine: EngineName = "fast",
     noise_seed: int | None = None,
 ) -> Metrics:
-    """The metrics of `simulate`, to the last bit, without keeping every load and wait."""
+    """The metrics of `simulate`, without keeping every load and wait.
+
+    They are the same to the last bit up to 4,000 s; the seconds of a record are rounded beyond.
+    """
     outcome = _outcome(
         trace, policy, calibration, link_bytes_per_s, profile, engine, noise_seed, events=False
     )
