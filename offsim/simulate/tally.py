@@ -34,8 +34,10 @@ class Tally(NamedTuple):
 def tally(plans: Sequence[Plan]) -> Tally:
     """Count what plans ask for."""
     counts = Tally(*np.zeros((6, sum(plan.steps for plan in plans)), np.int64))
-    used = np.zeros(max(plan.first_load + len(plan.kind) for plan in plans), np.bool_)
+    used = np.zeros(0, np.bool_)  # nothing was fetched ahead
     if any(bool((plan.demands_to != plan.loads_to).any()) for plan in plans):
+        loads = max(plan.first_load + len(plan.kind) for plan in plans)
+        used = np.zeros(loads - NONE, np.bool_)
         for plan in plans:
             _mark(plan, used)
     first = 0
@@ -47,33 +49,32 @@ def tally(plans: Sequence[Plan]) -> Tally:
 
 @compiled
 def _mark(plan: Plan, used: npt.NDArray[np.bool_]) -> None:
-    """Note the loads that somebody asked for."""
+    """Note the loads that somebody asked for; the first place is that of NONE."""
     for load in plan.load:
-        if load != NONE:
-            used[load] = True
+        used[load - NONE] = True
 
 
 @compiled
 def _count(plan: Plan, used: npt.NDArray[np.bool_], counts: Tally) -> None:
-    nbytes, kind, resident = plan.kinds.nbytes, plan.kind, plan.kinds.resident
+    nbytes, disk_bytes, resident = plan.kinds.nbytes, plan.kinds.disk_bytes, plan.kinds.resident
+    plain = not disk_bytes.any() and not resident.any()
     use = load = 0
     for step in range(len(plan.begin)):
         first, end = step * plan.layers, (step + 1) * plan.layers
-        fetched = 0
-        for lookup in range(first, end):
-            fetched += plan.loads_to[lookup] - plan.demands_to[lookup]
         last = plan.loads_to[end - 1]
-        demand = ahead = wasted = disk = there = 0
+        demand = ahead = wasted = disk = there = fetched = 0
         for at in range(load, last):
-            demand += nbytes[kind[at]]
-            disk += plan.kinds.disk_bytes[kind[at]]
-            there += resident[kind[at]]
-        if fetched:
+            demand += nbytes[plan.kind[at]]
+        if not plain:
+            for at in range(load, last):
+                disk += disk_bytes[plan.kind[at]]
+                there += resident[plan.kind[at]]
+        if len(used):
             for lookup in range(first, end):
+                fetched += plan.loads_to[lookup] - plan.demands_to[lookup]
                 for at in range(plan.demands_to[lookup], plan.loads_to[lookup]):
-                    ahead += nbytes[kind[at]]
-                    if not used[plan.first_load + at]:
-                        wasted += nbytes[kind[at]]
+                    ahead += nbytes[plan.kind[at]]
+                    wasted += nbytes[plan.kind[at]] * (not used[plan.first_load + at - NONE])
         counts.lookups[step] = plan.uses_to[end - 1] - use
         counts.misses[step] = last - load - fetched - there
         counts.demand_bytes[step], counts.prefetch_bytes[step] = demand - ahead, ahead

@@ -13,6 +13,8 @@ Function = TypeVar("Function", bound=Callable[..., object])
 # atomic, it is several times as fast. Nothing here divides by zero.
 OPTIONS: dict[str, Any] = {"cache": True, "error_model": "numpy", "_nrt": False}
 SIMULATE = Path(__file__).parents[1]
+SURE = (1 << 40) - 1
+"""An index that is masked with it is not negative: compiled code need not look whether it is."""
 PLACE = "CACHE_DIR"
 """Numba's setting, which NUMBA_CACHE_DIR gives."""
 

@@ -4,28 +4,35 @@ Arguments, in all functions: `keys` as in `offsim.simulate.fast.keys`; an expert
 key, layer * experts + expert.
 """
 
+import sys
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
 
 from offsim.simulate.clock import Ints
-from offsim.simulate.fast.compiled import compiled
+from offsim.simulate.fast.compiled import SURE, compiled
 from offsim.simulate.fast.keys import (
     BELADY,
     BRINGS,
     COUNT,
     KEY,
+    LAYER,
     LFU,
     LRU,
-    MARK,
-    PENDING,
     RESIDENT,
+    SAFE,
     SCORE,
-    let_in,
+    append,
+    leave,
+    make_room,
+    unlink,
     used,
 )
 from offsim.simulate.plan import NONE, Ids
+
+UNLIMITED = sys.maxsize
+"""Bytes, as a budget that never ends."""
 
 
 class Asked(NamedTuple):
@@ -79,13 +86,7 @@ class Decided(NamedTuple):
 
 @compiled
 def decide(
-    asked: Asked,
-    cache: int,
-    keys: Ids,
-    pools: int,
-    budget: int,
-    decided: Decided,
-    pending: Ints,
+    asked: Asked, cache: int, keys: Ids, pools: int, budget: int, decided: Decided
 ) -> tuple[int, int]:
     """Decide all lookups of a trace, a prompt as one step.
 
@@ -96,7 +97,6 @@ def decide(
         pools: one, or one a layer.
         budget: bytes that may be issued ahead in a step.
         decided: filled.
-        pending: [layers] how many experts are pending, at first 0.
 
     Returns:
         How many uses and loads there are.
@@ -106,53 +106,121 @@ def decide(
     experts = total // layers
     uses = loads = row = lookup = named = 0
     foresees = len(asked.candidates_to) > 0
-    now = 0  # counts lookups and fetches: what is marked with it is kept
     for step in range(len(asked.rows_to)):
         end, budget_left = asked.rows_to[step], budget
         for layer in range(layers):
-            pool = total + (layer if pools > 1 else 0)
-            now += 1
-            if pending[layer]:  # this layer has now asked for those of its own
-                pending[layer] = 0
-                for key in range(layer * experts, (layer + 1) * experts):
-                    keys[key * KEY + PENDING] = 0
-            first = uses
-            uses = _distinct(
-                asked, keys, cache, layer * experts, layer, row, end, decided, first, now
-            )
-            # Who is asked for never leaves, so that who is a hit does not depend on the order.
-            alone = end - row == 1  # then the order of first uses is that of last uses
-            for use in range(first, uses):
-                key = decided.key[use]
-                if not keys[key * KEY + RESIDENT]:
-                    decided.load[use] = loads
-                    _bring(asked, keys, pool, cache, decided, loads, key, now)
-                    loads += 1
-                    if alone and cache == LFU:
-                        keys[key * KEY + SCORE] += 1
-                    continue
-                decided.load[use] = NONE
-                if foresees:
-                    decided.load[use], keys[key * KEY + BRINGS] = keys[key * KEY + BRINGS], NONE
-                if alone and cache in (LRU, LFU):
-                    used(keys, pool, cache, key)
+            pool = total + (layer if pools > 1 else 0) & SURE
+            now = 2 * lookup  # and one later what is fetched ahead
+            base = layer * experts
+            if cache == LRU and end - row == 1:
+                uses, loads = _ask_in_turn(
+                    asked, keys, pool, base, row, layer, decided, uses, loads, now
+                )
+            else:
+                uses, loads = _ask(
+                    asked, keys, pool, cache, base, row, end, layer, decided, uses, loads, now
+                )
             decided.uses_to[lookup], decided.demands_to[lookup] = uses, loads
-            if not alone and cache in (LRU, LFU):
-                _promote(asked, keys, pool, cache, layer * experts, layer, row, end)
             if foresees:
-                now += 1
                 last = asked.candidates_to[lookup]
                 before = loads
                 loads = _fetch(
-                    asked, keys, pools, cache, budget_left, decided, named, last, loads, now
+                    asked,
+                    keys,
+                    pools,
+                    cache,
+                    budget_left,
+                    decided,
+                    named,
+                    last,
+                    loads,
+                    lookup,
+                    layer,
                 )
-                for load in range(before, loads):
-                    budget_left -= asked.nbytes[decided.moved[load]]
-                    pending[decided.moved[load] // experts] += 1
+                if budget != UNLIMITED:
+                    for load in range(before, loads):
+                        budget_left -= asked.nbytes[decided.moved[load]]
                 named = last
             decided.loads_to[lookup] = loads
             lookup += 1
         row = end
+    return uses, loads
+
+
+@compiled
+def _ask_in_turn(
+    asked: Asked,
+    keys: Ids,
+    pool: int,
+    base: int,
+    row: int,
+    layer: int,
+    decided: Decided,
+    uses: int,
+    loads: int,
+    now: int,
+) -> tuple[int, int]:
+    """A lookup of one token in a cache that evicts the least recent; returns the ends.
+
+    The ring is in order of use. So everyone goes to its end in turn, present or not, and who is
+    then too many leaves from its beginning. No branch depends on who is present: a processor
+    cannot guess that.
+    """
+    first = loads
+    for slot in range(asked.experts.shape[2]):
+        key = base + asked.experts[row, layer, slot] & SURE
+        at = key * KEY & SURE
+        absent = 1 - keys[at + RESIDENT]
+        decided.key[uses], decided.run[uses] = key, 0
+        # The load that brings it: NONE, or what is on its way, or else the next one.
+        decided.load[uses] = keys[at + BRINGS] + absent * (loads - NONE)
+        decided.moved[loads] = key
+        loads += absent
+        uses += 1
+        keys[at + BRINGS], keys[at + RESIDENT], keys[at + SAFE] = NONE, 1, now
+        unlink(keys, key)
+        append(keys, pool, key)
+    for load in range(first, loads):
+        kept, left = make_room(keys, pool, LRU, now)
+        _note(keys, decided, load, kept, left)
+        if not kept:
+            leave(keys, decided.moved[load])
+    return uses, loads
+
+
+@compiled
+def _ask(
+    asked: Asked,
+    keys: Ids,
+    pool: int,
+    cache: int,
+    base: int,
+    row: int,
+    end: int,
+    layer: int,
+    decided: Decided,
+    first: int,
+    loads: int,
+    now: int,
+) -> tuple[int, int]:
+    """A lookup of any cache; returns where its uses and loads end."""
+    uses = _distinct(asked, keys, cache, base, layer, row, end, decided, first, now)
+    # Who is asked for never leaves, so that who is a hit does not depend on the order.
+    alone = end - row == 1  # then the order of first uses is that of last uses
+    for use in range(first, uses):
+        key = decided.key[use]
+        if not keys[key * KEY + RESIDENT]:
+            decided.load[use] = loads
+            _bring(keys, pool, cache, decided, loads, key, now)
+            loads += 1
+            if alone and cache == LFU:
+                keys[key * KEY + SCORE] += 1
+            continue
+        decided.load[use], keys[key * KEY + BRINGS] = keys[key * KEY + BRINGS], NONE
+        if alone and cache == LFU:
+            used(keys, pool, cache, key)
+    if not alone and cache in (LRU, LFU):
+        _promote(asked, keys, pool, cache, base, layer, row, end)
     return uses, loads
 
 
@@ -175,10 +243,10 @@ def _distinct(
             key = base + asked.experts[token, layer, slot]
             if cache == BELADY:
                 keys[key * KEY + SCORE] = asked.next_use[token, layer, slot]
-            if end - row > 1 and keys[key * KEY + MARK] == now:  # a token asks for none twice
+            if end - row > 1 and keys[key * KEY + SAFE] == now:  # a token asks for none twice
                 decided.run[keys[key * KEY + COUNT]] += 1
                 continue
-            keys[key * KEY + MARK], keys[key * KEY + COUNT] = now, uses
+            keys[key * KEY + SAFE], keys[key * KEY + COUNT] = now, uses
             decided.key[uses], decided.run[uses] = key, 0
             uses += 1
     return uses
@@ -195,22 +263,27 @@ def _fetch(
     first: int,
     last: int,
     loads: int,
-    now: int,
+    lookup: int,
+    layer: int,
 ) -> int:
     """Issue what was named, as far as budget and room go; returns how many loads there are."""
+    layers = asked.experts.shape[1]
     total = len(keys) // KEY - pools
-    experts = total // asked.experts.shape[1]
+    now = 2 * lookup + 1
     for nth in range(first, last):
-        keys[asked.candidates[nth] * KEY + MARK] = now
+        at = (asked.candidates[nth] & SURE) * KEY + SAFE
+        keys[at] = max(keys[at], now)
     for nth in range(first, last):
-        key = asked.candidates[nth]
+        key = asked.candidates[nth] & SURE
         if keys[key * KEY + RESIDENT]:
             continue
         if asked.nbytes[key] > budget:
             break
-        pool = total + (key // experts if pools > 1 else 0)
-        if _bring(asked, keys, pool, cache, decided, loads, key, now):
-            keys[key * KEY + PENDING], keys[key * KEY + BRINGS] = 1, loads
+        target = keys[key * KEY + LAYER]
+        if _bring(keys, total + (target if pools > 1 else 0), cache, decided, loads, key, now):
+            ahead = target - layer  # lookups until its layer asks
+            ahead += layers if ahead <= 0 else 0
+            keys[key * KEY + SAFE], keys[key * KEY + BRINGS] = 2 * (lookup + ahead) - 1, loads
             budget -= asked.nbytes[key]
             loads += 1
     return loads
@@ -218,17 +291,26 @@ def _fetch(
 
 @compiled
 def _bring(
-    asked: Asked, keys: Ids, pool: int, cache: int, decided: Decided, load: int, key: int, now: int
+    keys: Ids, pool: int, cache: int, decided: Decided, load: int, key: int, now: int
 ) -> bool:
     """Note a load and who leaves for it; returns whether its expert found a slot."""
-    kept, left = let_in(keys, pool, cache, key, now)
+    kept, left = make_room(keys, pool, cache, now)
+    if kept:
+        keys[key * KEY + RESIDENT] = 1
+        append(keys, pool, key)
     decided.moved[load] = key
+    _note(keys, decided, load, kept, left)
+    return kept
+
+
+@compiled
+def _note(keys: Ids, decided: Decided, load: int, kept: bool, left: int) -> None:
+    """Note who leaves for a load."""
     decided.left[load], decided.staged[load] = left, not kept
     decided.dropped[load] = NONE
     if left != NONE:
         decided.dropped[load] = keys[left * KEY + BRINGS]
         keys[left * KEY + BRINGS] = NONE
-    return kept
 
 
 @compiled

@@ -4,11 +4,12 @@ import numpy as np
 
 from offsim.simulate.fast.memory import fresh_memory
 from offsim.simulate.fast.state import (
-    COUNT,
     NOW,
     fresh_state,
     load_clocks,
-    with_room,
+    used_stages,
+    with_ids,
+    with_rows,
 )
 from offsim.simulate.fast.steps import Scratch, run_steps
 from offsim.simulate.plan import Clocks, LoadClocks, Machine, Plan
@@ -24,7 +25,8 @@ class FastEngine:
 
     def __init__(self, machine: Machine, *, events: bool = True) -> None:
         self.machine, self.events = machine, events
-        self._state = fresh_state(machine)
+        self._state = fresh_state(machine, events=events)
+        self._used = used_stages(machine)
         self._loads = 0
 
     @property
@@ -35,15 +37,35 @@ class FastEngine:
     def advance(self, plan: Plan) -> Clocks:
         """Go on with the steps of a plan."""
         self._loads = plan.first_load + len(plan.kind)
-        self._state = with_room(self._state, self._loads)
+        self._state = with_ids(self._state, self._loads)
         clocks = Clocks.of(plan, events=self.events)
+        used = len(self._used)
+        stall = np.zeros((plan.steps, used + 1), np.int64)
+        # Compiled code knows the stages that somebody serves, and no others.
+        kinds = plan.kinds._replace(stages=np.ascontiguousarray(plan.kinds.stages[:, self._used]))
+        plan = plan._replace(kinds=kinds)
         # A layer that is found again leaves no events.
         memory = fresh_memory(plan._replace(recurs=plan.recurs and not self.events))
         uses = int(np.diff(plan.uses_to, prepend=0).max(initial=0))
-        scratch = Scratch(np.empty(uses, np.int64), np.empty(COUNT + 1, np.int64))
-        run_steps(self.machine, plan, *self._state, clocks, memory, scratch)
+        scratch = Scratch(*(np.empty(room, np.int64) for room in (uses, uses, used, used + 1)))
+        ends = plan.loads_to[plan.layers - 1 :: plan.layers]
+        step = 0
+        while step < plan.steps:
+            loads = int(ends[step]) - (int(ends[step - 1]) if step else 0)
+            self._state = with_rows(self._state, loads)
+            step = run_steps(
+                self.machine,
+                plan,
+                step,
+                self._state,
+                clocks._replace(stall=stall),
+                memory,
+                scratch,
+            )
+        clocks.stall[:, self._used] = stall[:, :-1]
+        clocks.stall[:, -1] = stall[:, -1]
         return clocks
 
     def loads(self) -> LoadClocks:
         """All loads so far; none where events are not kept."""
-        return load_clocks(self._state, self._loads if self.events else 0)
+        return load_clocks(self._state, self.machine, self._loads if self.events else 0)

@@ -4,15 +4,16 @@ Arguments, in all functions: `keys` [experts of all layers + pools, KEY]; the la
 the pools, one each, as the place where its ring begins and ends; `pool` is the row of a pool.
 """
 
-from offsim.simulate.fast.compiled import compiled
+from offsim.simulate.fast.compiled import SURE, compiled
 from offsim.simulate.plan import NONE, Ids
 
-# Columns. RESIDENT: whether it has a slot; BEFORE, AFTER: neighbours in the ring of its pool;
-# SCORE: lookups that asked for it (lfu), or the next one that will (belady); PENDING: prefetched,
-# and its layer not asked since; BRINGS: the prefetch that brings it, not yet used; MARK: the last
-# lookup that kept it; COUNT: scratch; FREE: of a pool, slots without an expert.
-RESIDENT, BEFORE, AFTER, SCORE, PENDING, BRINGS, MARK, COUNT, FREE = range(9)
-KEY = 16  # a row fills a cache line
+# Columns. RESIDENT: whether it has a slot; BEFORE, AFTER: neighbours in the ring of its pool, or
+# itself; SCORE: lookups that asked for it (lfu), or the next one that will (belady); BRINGS: the
+# prefetch that brings it, not yet used; SAFE: the last moment at which it may not leave; COUNT:
+# scratch; LAYER: whose expert it is; of a pool FREE: slots without an expert.
+RESIDENT, BEFORE, AFTER, SCORE, BRINGS, SAFE, COUNT, LAYER = range(8)
+FREE = LAYER
+KEY = 8  # two rows fill a cache line
 LRU, FIFO, LFU, BELADY = range(4)
 CACHES = {"lru": LRU, "fifo": FIFO, "lfu": LFU, "belady": BELADY}
 
@@ -20,32 +21,40 @@ CACHES = {"lru": LRU, "fifo": FIFO, "lfu": LFU, "belady": BELADY}
 @compiled
 def append(keys: Ids, pool: int, key: int) -> None:
     """Put an expert at the end of a ring."""
-    last = keys[pool * KEY + BEFORE]
+    last = keys[pool * KEY + BEFORE] & SURE
     keys[key * KEY + BEFORE], keys[key * KEY + AFTER] = last, pool
     keys[last * KEY + AFTER] = keys[pool * KEY + BEFORE] = key
 
 
 @compiled
 def unlink(keys: Ids, key: int) -> None:
-    """Take an expert out of its ring."""
-    before, after = keys[key * KEY + BEFORE], keys[key * KEY + AFTER]
+    """Take an expert out of its ring; nothing happens to one that is in none."""
+    before, after = keys[key * KEY + BEFORE] & SURE, keys[key * KEY + AFTER] & SURE
     keys[before * KEY + AFTER], keys[after * KEY + BEFORE] = after, before
 
 
 @compiled
+def leave(keys: Ids, key: int) -> None:
+    """An expert gives up its slot."""
+    unlink(keys, key)
+    keys[key * KEY + BEFORE] = keys[key * KEY + AFTER] = key
+    keys[key * KEY + RESIDENT] = 0
+
+
+@compiled
 def victim(keys: Ids, pool: int, cache: int, now: int) -> int:
-    """Who leaves, or NONE; never one that is pending or marked now."""
+    """Who leaves, or NONE; never one that is safe now."""
     chosen = NONE
-    key = keys[pool * KEY + AFTER]
+    key = keys[pool * KEY + AFTER] & SURE
     while key != pool:
-        if keys[key * KEY + MARK] != now and not keys[key * KEY + PENDING]:
+        if keys[key * KEY + SAFE] < now:
             if cache in (LRU, FIFO):
                 return key
             if chosen == NONE or _sooner(
                 cache, keys[key * KEY + SCORE], keys[chosen * KEY + SCORE]
             ):
                 chosen = key
-        key = keys[key * KEY + AFTER]
+        key = keys[key * KEY + AFTER] & SURE
     return chosen
 
 
@@ -66,17 +75,13 @@ def used(keys: Ids, pool: int, cache: int, key: int) -> None:
 
 
 @compiled
-def let_in(keys: Ids, pool: int, cache: int, key: int, now: int) -> tuple[bool, int]:
-    """Whether an expert finds a slot, and who leaves for it, or NONE."""
-    left = NONE
-    if keys[pool * KEY + FREE] == 0:
-        left = victim(keys, pool, cache, now)
-        if left == NONE:
-            return False, NONE
-        unlink(keys, left)
-        keys[left * KEY + RESIDENT] = 0
-    else:
+def make_room(keys: Ids, pool: int, cache: int, now: int) -> tuple[bool, int]:
+    """Take a slot of a pool: whether there was one, and who left for it, or NONE."""
+    if keys[pool * KEY + FREE]:
         keys[pool * KEY + FREE] -= 1
-    keys[key * KEY + RESIDENT] = 1
-    append(keys, pool, key)
+        return True, NONE
+    left = victim(keys, pool, cache, now)
+    if left == NONE:
+        return False, NONE
+    leave(keys, left)
     return True, left

@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 import numpy as np
 
-from offsim.record.events import STAGES
 from offsim.simulate.clock import Ints
 from offsim.simulate.fast.compiled import compiled
 from offsim.simulate.plan import NONE, Plan
@@ -44,7 +43,7 @@ def fresh_memory(plan: Plan) -> Memory:
     bits = np.log2(bases.astype(float))
     return Memory(
         np.zeros(places, np.int64),
-        np.empty((places, 3 + len(STAGES)), np.int64),
+        np.empty((places, 3 + plan.kinds.stages.shape[1]), np.int64),
         np.zeros(1, np.int64),
         int((62 - bits[1] - bits[2]) / max(bits[0], 1)),  # no kinds: nothing is loaded
         bases,

@@ -1,6 +1,5 @@
 """Decided and planned in compiled code, where it covers the policy."""
 
-import sys
 from collections.abc import Iterator, Sequence
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -14,14 +13,15 @@ from offsim.policy.policy import Policy
 from offsim.simulate.clock import PS, Ints
 from offsim.simulate.costs import Costs
 from offsim.simulate.fast.compiled import compiled
-from offsim.simulate.fast.deciding import Asked, Decided, decide
+from offsim.simulate.fast.deciding import UNLIMITED, Asked, Decided, decide
 from offsim.simulate.fast.foresight import Experts, candidates_of
-from offsim.simulate.fast.keys import AFTER, BEFORE, BRINGS, CACHES, FREE, KEY, SCORE
+from offsim.simulate.fast.keys import AFTER, BEFORE, BRINGS, CACHES, FREE, KEY, LAYER, SAFE, SCORE
 from offsim.simulate.plan import NONE, Ids, Plan
 from offsim.simulate.planner import check_durations
 from offsim.trace import DECODE, Trace
 
 NEVER = np.iinfo(np.int32).max
+NO_IDS = np.empty(0, np.int32)
 UNDECISIVE = {"codec", "bound", "bounds", "transfer"}
 """What of a policy decides nothing, unless a budget counts bytes."""
 _LAST: WeakKeyDictionary[Trace, tuple[Any, Trace | None, Decided]] = WeakKeyDictionary()
@@ -66,9 +66,10 @@ def fast_planned(
     before = np.empty((len(tokens), trace.layers), np.int32)
     before[:] = (later + size_of)[:, None]
     before[:, 0] = first + size_of
-    drops = np.zeros(len(decided.moved), np.bool_)
+    drop, drops_to = NO_IDS, np.zeros(len(decided.moved), np.int32)
     if policy.prefetch != "none":
         drops = decided.dropped != NONE
+        drop, drops_to = decided.dropped[drops], np.cumsum(drops, dtype=np.int32)
     plan = Plan(
         layers=trace.layers,
         first_load=0,
@@ -81,8 +82,8 @@ def fast_planned(
         demands_to=decided.demands_to,
         loads_to=decided.loads_to,
         kind=kind_of[decided.moved],
-        drops_to=np.cumsum(drops, dtype=np.int32),
-        drop=decided.dropped[drops],
+        drops_to=drops_to,
+        drop=drop,
         durations=np.rint(np.concatenate(seconds) * PS).astype(np.int64),
         kinds=kinds,
         recurs=True,
@@ -131,9 +132,10 @@ def decided_for(
     cache = CACHES[policy.cache]
     pools = layers if policy.scope == "layer" else 1
     keys = np.zeros((layers * experts + pools, KEY), np.int32)
-    keys[:, BRINGS] = NONE
+    keys[:, BRINGS] = keys[:, SAFE] = NONE
+    keys[:-pools, LAYER] = np.repeat(np.arange(layers), experts)
     keys[-pools:, FREE] = policy.slots * (layers // pools)
-    keys[-pools:, BEFORE] = keys[-pools:, AFTER] = np.arange(len(keys) - pools, len(keys))
+    keys[:, BEFORE] = keys[:, AFTER] = np.arange(len(keys))
     next_use = np.empty((0, 0, 0), np.int32)
     if policy.cache == "belady":
         next_use = np.empty(ids.shape, np.int32)
@@ -146,14 +148,12 @@ def decided_for(
     lookups = len(rows_to) * layers
     rooms = {"key": uses, "run": uses, "load": uses, "uses_to": lookups}
     rooms |= {"demands_to": lookups, "loads_to": lookups}
-    rooms |= dict.fromkeys(("moved", "left", "staged", "dropped"), loads)
+    rooms |= dict.fromkeys(("moved", "left", "staged", "dropped"), loads + 1)
     decided = Decided(
         **{n: np.empty(r, np.bool_ if n == "staged" else np.int32) for n, r in rooms.items()}
     )
-    budget = sys.maxsize if policy.prefetch_bytes is None else policy.prefetch_bytes
-    uses, loads = decide(
-        asked, cache, keys.reshape(-1), pools, budget, decided, np.zeros(layers, np.int64)
-    )
+    budget = UNLIMITED if policy.prefetch_bytes is None else policy.prefetch_bytes
+    uses, loads = decide(asked, cache, keys.reshape(-1), pools, budget, decided)
     ends = dict.fromkeys(("key", "run", "load"), uses)
     ends |= dict.fromkeys(("moved", "left", "staged", "dropped"), loads)
     return decided._replace(**{name: getattr(decided, name)[:end] for name, end in ends.items()})

@@ -1,7 +1,7 @@
 """Where the fast engine stands: a few whole-number arrays that compiled code reads and writes.
 
 Few, because compiled code pays for every array that it hands on. What would be attributes of
-objects are columns here.
+objects are columns here. Of the stages it knows those that somebody serves, renumbered.
 """
 
 from typing import NamedTuple
@@ -9,35 +9,41 @@ from typing import NamedTuple
 import numpy as np
 
 from offsim.record.events import STAGES
-from offsim.simulate.clock import Ints
-from offsim.simulate.plan import NONE, LoadClocks, Machine
+from offsim.simulate.clock import UNDISTURBED, Ints
+from offsim.simulate.plan import NONE, Ids, LoadClocks, Machine
 
 NEVER = np.iinfo(np.int64).max
 COUNT = len(STAGES)
-LINK = STAGES.index("link")
 
-# Places in State.st. NOW, ps; LIVE: loads on their path; ACTIVE: servers not idle; SERVING:
+# Places in State.st. NOW, ps: the servers are settled up to it; AHEAD, ps: compute is so much
+# further; LIVE: loads on their path; FREE: rows without a load; ACTIVE: servers not idle; SERVING:
 # decoders that contend with compute; WORKING: whether compute works, with LEFT ps of undisturbed
 # work since SINCE, and its end UNTIL; COLD: of the last layer, ps; POKED: a bit for each stage
-# where something may start in this instant; ENDING: whether something else ends in it.
-NOW, LIVE, ACTIVE, SERVING, WORKING, LEFT, SINCE, UNTIL, COLD, POKED, ENDING, SCALARS = range(12)
-# Then the machine: numbers as in `offsim.simulate.plan.Machine`, the last two one a stage.
-SUBMIT, WAKE, DECODER, COMPUTE_RATE, DECODE_RATE, PIPELINED, HANDOVER = range(SCALARS, SCALARS + 7)
-SERVERS, FIRST_SERVER = HANDOVER + COUNT, HANDOVER + 2 * COUNT
+# where something may start in this instant; NEXT: when the next server is through.
+NOW, AHEAD, LIVE, FREE, ACTIVE, SERVING, WORKING, LEFT = range(8)
+SINCE, UNTIL, COLD, POKED, NEXT, SCALARS = range(8, 14)
+# Then the machine: numbers as in `offsim.simulate.plan.Machine`. COUNTED: stages that somebody
+# serves; DECODER, LINK: which of these, or NONE; CONTENDED: whether compute and a decoder slow each
+# other down; EVENTS: whether loads keep their rows. One a stage: HANDOVER, SERVERS, and WAITING:
+# loads that could be served there now.
+SUBMIT, WAKE, COUNTED, DECODER, LINK, COMPUTE_RATE = range(SCALARS, SCALARS + 6)
+DECODE_RATE, PIPELINED, CONTENDED, EVENTS, HANDOVER = range(SCALARS + 6, SCALARS + 11)
+SERVERS, WAITING, FIRST_SERVER = (HANDOVER + COUNT * at for at in range(1, 4))
 # Then the servers of the first stage, of the second and so on, with SERVER places each. STATION:
 # the stage that it serves; MODE: one of the three below; FRESH: whether it became idle in this
-# instant; ENDS: when it is through with what it does, NEVER where idle; JOB: the load that it
-# serves; WORK: undisturbed ps since BEGAN; RUN: chunks of it.
+# instant; ENDS: when it is through with what it does, NEVER where idle; JOB: the row of the load
+# that it serves; WORK: undisturbed ps since BEGAN; RUN: chunks of it.
 STATION, MODE, FRESH, ENDS, JOB, WORK, BEGAN, RUN, SERVER = range(9)
 IDLE, WAKING, BUSY = range(3)
 
-# Columns of State.loads. CHUNKS: parts that it moves in; URGENT: asked for now; GONE: given up;
-# READY, ASKED: ps; then for each stage STAGE: ps of all chunks, 0 where not on the path; DONE:
-# chunks that were served; SERVED: being served; START, END: of the first and last chunk, ps.
-CHUNKS, URGENT, GONE, READY, ASKED, STAGE = range(6)
-DONE, SERVED, START, END, LOAD = (STAGE + COUNT * at for at in range(1, 6))
-
-FIRST_ROOM = 64
+# A load has a row in State.rows, named by the place where it begins. NUMBER: its id, NONE once the
+# row is free; CHUNKS: parts that it moves in; URGENT: asked for now; GONE: given up; READY, ASKED:
+# ps; SERVICES: stages that serve it now; WAITS: a bit for each stage that could. Then, from PATH
+# on, STAGE places for each stage. TIME: ps of all chunks, 0 where not on the path; DONE: chunks
+# that were served; SERVED: being served; START, END: of the first and last chunk, ps.
+NUMBER, CHUNKS, URGENT, GONE, READY, ASKED, SERVICES, WAITS, PATH = range(9)
+TIME, DONE, SERVED, START, END, STAGE = range(6)
+ROW = PATH + COUNT * STAGE
 
 
 class State(NamedTuple):
@@ -45,54 +51,86 @@ class State(NamedTuple):
 
     Attributes:
         st: [FIRST_SERVER + SERVER a server]
-        loads: [loads, LOAD]; a row means something once its load was asked for.
-        live: [loads] ids of the loads on their path, oldest first.
+        rows: [ROW a row] of loads.
+        live: [rows] the loads on their path, oldest first; at the end FREE rows, the next to be
+            taken first.
+        row_of: [loads] number of the row that each load took; by now it may be another's.
     """
 
     st: Ints
-    loads: Ints
+    rows: Ints
     live: Ints
+    row_of: Ids
 
 
-def fresh_state(machine: Machine) -> State:
-    """Everything idle at time 0."""
-    m = machine
-    numbers = [m.submit, m.wake, m.decoder, m.compute_rate, m.decode_rate, int(m.pipelined)]
+def used_stages(machine: Machine) -> Ints:
+    """[used] stages that somebody serves, rising."""
+    return np.flatnonzero(machine.servers)
+
+
+def fresh_state(machine: Machine, *, events: bool) -> State:
+    """Everything idle at time 0, and no row yet."""
+    m, used = machine, used_stages(machine)
+    place = {stage: at for at, stage in enumerate(used.tolist())}
+    decoder = place.get(m.decoder, NONE)
+    link = place.get(STAGES.index("link"), NONE)
+    contended = decoder != NONE and (m.compute_rate, m.decode_rate) != (UNDISTURBED, UNDISTURBED)
+    numbers = [m.submit, m.wake, len(used), decoder, link, m.compute_rate, m.decode_rate]
+    numbers += [int(m.pipelined), int(contended), int(events)]
+    each = np.zeros((3, COUNT), np.int64)
+    each[:2, : len(used)] = m.handover[used], m.servers[used]
     servers = np.zeros((int(m.servers.sum()), SERVER), np.int64)
-    servers[:, STATION] = np.repeat(np.arange(COUNT), m.servers)
+    servers[:, STATION] = np.repeat(np.arange(len(used)), m.servers[used])
     servers[:, ENDS], servers[:, JOB] = NEVER, NONE
-    parts = (np.zeros(SCALARS), numbers, m.handover, m.servers, servers.reshape(-1))
+    parts = (np.zeros(SCALARS), numbers, each.reshape(-1), servers.reshape(-1))
     st = np.concatenate([np.asarray(part, np.int64) for part in parts])
-    st[UNTIL] = NEVER
-    return State(st, *_room(FIRST_ROOM))
+    st[UNTIL] = st[NEXT] = NEVER
+    return State(st, np.empty(0, np.int64), np.empty(0, np.int64), np.empty(0, np.int32))
 
 
-def _room(loads: int) -> tuple[Ints, Ints]:
-    return np.empty((loads, LOAD), np.int64), np.empty(loads, np.int64)
-
-
-def with_room(state: State, loads: int) -> State:
+def with_ids(state: State, loads: int) -> State:
     """The same state with room for ids below `loads`."""
-    have = len(state.live)
+    have = len(state.row_of)
     if loads <= have:
         return state
-    more, live = _room(max(loads, 2 * have))
-    more[:have], live[:have] = state.loads, state.live
-    return state._replace(loads=more, live=live)
+    row_of = np.empty(max(loads, 2 * have), np.int32)
+    row_of[:have] = state.row_of
+    return state._replace(row_of=row_of)
 
 
-def load_clocks(state: State, loads: int) -> LoadClocks:
-    """When the first so many loads happened, those that are under way included."""
-    rows = state.loads[:loads].copy()
-    for server in state.st[FIRST_SERVER:].reshape(
-        -1, SERVER
-    ):  # a link notes its chunks when it stops, not at each of them
-        job = int(server[JOB])
-        if (server[STATION], server[MODE]) == (LINK, BUSY) and server[RUN] > 1 and job < loads:
-            part = rows[job, STAGE + LINK] // rows[job, CHUNKS]
-            passed = (state.st[NOW] - server[BEGAN]) // part
+def with_rows(state: State, free: int) -> State:
+    """The same state with at least so many free rows."""
+    have = len(state.live)
+    more = max(free - int(state.st[FREE]), have)
+    state.st[FREE] += more
+    rows = np.empty((more, ROW), np.int64)
+    rows[:, NUMBER] = NONE
+    fresh = np.arange(have, have + more) * ROW
+    return state._replace(
+        rows=np.concatenate((state.rows, rows.reshape(-1))),
+        live=np.concatenate((state.live, fresh)),
+    )
+
+
+def load_clocks(state: State, machine: Machine, loads: int) -> LoadClocks:
+    """When all loads so far happened, those that are under way included.
+
+    Their events were kept: rows are in the order of ids. None where `loads` is 0.
+    """
+    st, used = state.st, used_stages(machine)
+    rows = state.rows.reshape(-1, ROW)[:loads].copy()
+    paths = rows[:, PATH:].reshape(loads, COUNT, STAGE)
+    link = int(st[LINK])
+    for server in st[FIRST_SERVER:].reshape(-1, SERVER):
+        # A link notes its chunks when it stops, not at each of them.
+        if loads and (server[STATION], server[MODE]) == (link, BUSY) and server[RUN] > 1:
+            number = int(server[JOB]) // ROW
+            part = paths[number, link, TIME] // rows[number, CHUNKS]
+            passed = (st[NOW] - server[BEGAN]) // part
             if passed:
-                rows[job, DONE + LINK] += passed
-                rows[job, END + LINK] = server[BEGAN] + passed * part
-    served = np.stack((rows[:, START : START + COUNT], rows[:, END : END + COUNT]), 2)
-    return LoadClocks(rows[:, ASKED], served, rows[:, DONE + LINK])
+                paths[number, link, DONE] += passed
+                paths[number, link, END] = server[BEGAN] + passed * part
+    served = np.full((loads, COUNT, 2), NONE, np.int64)
+    served[:, used] = paths[:, : len(used), START : END + 1]
+    moved = paths[:, link, DONE] if link != NONE else rows[:, CHUNKS]
+    return LoadClocks(rows[:, ASKED], served, moved)

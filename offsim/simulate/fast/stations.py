@@ -3,15 +3,16 @@
 An instant goes in two parts: `ends` settles everything that ends at it, `starts` begins what can
 begin. Between the two compute does what it does at that instant.
 
-The link does not stop at each chunk, only at those after which its choice may be another: `_cut`
-ends what it carries at the next chunk when a load comes to it, is raised or given up.
+The link does not stop at each chunk, only at those after which its choice may be another, or that
+the next station waits for: `_cut` ends what it carries at the next chunk when a load comes to it,
+is raised or given up.
 
-Arguments, in all functions: `st`, `loads`, `live` as in `offsim.simulate.fast.state`; a server is
-named by its place in `st`, a load by its id.
+Arguments, in all functions: `st`, `rows`, `live` as in `offsim.simulate.fast.state`; a server is
+named by its place in `st`, a load by its row.
 """
 
 from offsim.simulate.clock import UNDISTURBED, Ints, served, stretched
-from offsim.simulate.fast.compiled import compiled
+from offsim.simulate.fast.compiled import SURE, compiled
 from offsim.simulate.fast.state import (
     ACTIVE,
     ASKED,
@@ -19,14 +20,15 @@ from offsim.simulate.fast.state import (
     BUSY,
     CHUNKS,
     COMPUTE_RATE,
-    COUNT,
+    COUNTED,
     DECODE_RATE,
     DECODER,
     DONE,
     END,
-    ENDING,
     ENDS,
+    EVENTS,
     FIRST_SERVER,
+    FREE,
     FRESH,
     GONE,
     HANDOVER,
@@ -37,7 +39,10 @@ from offsim.simulate.fast.state import (
     LIVE,
     MODE,
     NEVER,
+    NEXT,
     NOW,
+    NUMBER,
+    PATH,
     PIPELINED,
     POKED,
     READY,
@@ -45,13 +50,17 @@ from offsim.simulate.fast.state import (
     SERVED,
     SERVER,
     SERVERS,
+    SERVICES,
     SERVING,
     SINCE,
     STAGE,
     START,
     STATION,
+    TIME,
     UNTIL,
     URGENT,
+    WAITING,
+    WAITS,
     WAKING,
     WORK,
     WORKING,
@@ -63,42 +72,47 @@ serve = compiled(served)
 
 
 @compiled
-def next_end(st: Ints) -> int:
-    """When the next server is through with what it does, ps; NEVER where all are idle."""
-    first = NEVER
-    for server in range(FIRST_SERVER, len(st), SERVER):
-        first = min(first, st[server + ENDS])
-    return first
-
-
-@compiled
-def ask(st: Ints, loads: Ints, live: Ints, load: int, urgent: bool) -> None:
-    """Start a load on its path; its stages and chunks are filled in."""
-    loads[load, URGENT], loads[load, GONE] = urgent, False
-    loads[load, READY], loads[load, ASKED] = NONE, st[NOW]
-    for stage in range(COUNT):
-        loads[load, DONE + stage] = loads[load, SERVED + stage] = 0
-        loads[load, START + stage] = loads[load, END + stage] = NONE
+def ask(st: Ints, rows: Ints, live: Ints, load: int, urgent: bool) -> None:
+    """Start a load on its path; its number, its chunks and its times are filled in."""
+    rows[load + URGENT], rows[load + GONE], rows[load + SERVICES] = urgent, False, 0
+    rows[load + READY], rows[load + ASKED], rows[load + WAITS] = NONE, st[NOW], 0
+    for stage in range(st[COUNTED]):
+        at = load + PATH + stage * STAGE & SURE
+        rows[at + DONE] = rows[at + SERVED] = 0
+        rows[at + START] = rows[at + END] = NONE
     live[st[LIVE]] = load
     st[LIVE] += 1
-    _skip(loads, load, 0)
-    _poke_next(st, loads, load, 0)
+    _go_on(st, rows, load, 0)
 
 
 @compiled
-def raise_to_demand(st: Ints, loads: Ints, load: int) -> None:
+def raise_to_demand(st: Ints, rows: Ints, load: int) -> None:
     """A load that was fetched ahead is asked for."""
-    loads[load, URGENT] = 1
-    _cut(st, loads)
+    rows[load + URGENT] = 1
+    if st[LINK] != NONE and rows[load + WAITS] >> st[LINK] & 1:
+        _cut(st, rows, load)
 
 
 @compiled
-def drop(st: Ints, loads: Ints, live: Ints, load: int) -> None:
+def drop(st: Ints, rows: Ints, live: Ints, load: int) -> None:
     """Give up a load: what is being served goes on to its end, on the link of its chunk."""
-    _cut(st, loads)
-    loads[load, GONE] = True
-    if loads[load, READY] == NONE and not _in_service(loads, load):
+    _cut(st, rows, load)
+    rows[load + GONE] = True
+    for stage in range(st[COUNTED]):
+        st[WAITING + stage] -= rows[load + WAITS] >> stage & 1
+    rows[load + WAITS] = 0
+    if rows[load + READY] == NONE and not rows[load + SERVICES]:
         _off(st, live, load)
+        release(st, rows, live, load)
+
+
+@compiled
+def release(st: Ints, rows: Ints, live: Ints, load: int) -> None:
+    """Nobody asks again when a load happened: its row is free, unless events are kept."""
+    if not st[EVENTS]:
+        rows[load + NUMBER] = NONE
+        st[FREE] += 1
+        live[len(live) - st[FREE]] = load
 
 
 @compiled
@@ -122,12 +136,15 @@ def compute_ends(st: Ints) -> None:
 def _decoders_go_on(st: Ints, before: int, after: int) -> None:
     """Decoders that are at work go on at another rate."""
     now = st[NOW]
-    for server in range(FIRST_SERVER, len(st), SERVER):
+    st[NEXT] = NEVER
+    for place in range(FIRST_SERVER, len(st), SERVER):
+        server = place & SURE
         if st[server + STATION] == st[DECODER] and st[server + MODE] == BUSY:
             done = serve(now - st[server + BEGAN], before)
             st[server + WORK] = max(0, st[server + WORK] - done)
             st[server + BEGAN] = now
             st[server + ENDS] = now + stretch(st[server + WORK], after)
+        st[NEXT] = min(st[NEXT], st[server + ENDS])
 
 
 @compiled
@@ -140,67 +157,84 @@ def _compute_goes_on(st: Ints, before: int, after: int) -> None:
 
 
 @compiled
-def ends(st: Ints, loads: Ints, live: Ints) -> None:
+def ends(st: Ints, rows: Ints, live: Ints) -> None:
     """Everything of the stations that ends now."""
-    for server in range(FIRST_SERVER, len(st), SERVER):
-        if st[server + ENDS] == st[NOW]:
+    now = st[NOW]
+    if st[NEXT] != now:
+        return
+    st[NEXT] = NEVER
+    for place in range(FIRST_SERVER, len(st), SERVER):
+        server = place & SURE
+        if st[server + ENDS] == now:
             if st[server + MODE] == BUSY:
-                _served(st, loads, live, server)
+                _served(st, rows, live, server)
             st[server + MODE], st[server + ENDS] = IDLE, NEVER
             st[server + FRESH] = 1
             st[ACTIVE] -= 1
             st[POKED] |= 1 << st[server + STATION]
+        else:
+            st[NEXT] = min(st[NEXT], st[server + ENDS])
 
 
 @compiled
-def _cut(st: Ints, loads: Ints) -> None:
-    """What links carry ends with the chunk that is on its way.
+def _cut(st: Ints, rows: Ints, load: int) -> None:
+    """A link ends what it carries with the chunk that is on its way, if it has another choice then.
 
-    Where that chunk ends in this very instant, `starts` sees to it: no load is ready by it.
+    So it is where `load` came to it, or was raised, and goes first, and where it is given up. Where
+    that chunk ends in this very instant, `starts` sees to it: no load is ready by it.
     """
     now = st[NOW]
-    for server in range(FIRST_SERVER, len(st), SERVER):
-        carries = st[server + STATION] == LINK and st[server + MODE] == BUSY
-        if carries and st[server + RUN] > 1:
-            began, load = st[server + BEGAN], st[server + JOB]
-            part = loads[load, STAGE + LINK] // loads[load, CHUNKS]
+    for place in range(FIRST_SERVER, len(st), SERVER):
+        server = place & SURE
+        if st[server + RUN] > 1 and st[server + STATION] == st[LINK] and st[server + MODE] == BUSY:
+            began, job = st[server + BEGAN], st[server + JOB] & SURE
+            if job != load and not _goes_before(rows, load, job):
+                continue
+            part = rows[job + PATH + st[LINK] * STAGE + TIME] // rows[job + CHUNKS]
             passed = (now - began + part - 1) // part  # with the one on its way, if there is one
             if 0 < passed < st[server + RUN]:
                 st[server + RUN] = passed
                 st[server + ENDS] = began + passed * part
-                st[ENDING] |= st[server + ENDS] == now
+                st[NEXT] = min(st[NEXT], st[server + ENDS])
 
 
 @compiled
-def starts(st: Ints, loads: Ints, live: Ints) -> None:
+def _goes_before(rows: Ints, load: int, other: int) -> bool:
+    """Whether a station prefers one load to another: the urgent first, of these the oldest."""
+    if rows[load + URGENT] != rows[other + URGENT]:
+        return rows[load + URGENT] != 0
+    return rows[load + NUMBER] < rows[other + NUMBER]
+
+
+@compiled
+def starts(st: Ints, rows: Ints, live: Ints) -> None:
     """Everything of the stations that can start now."""
-    if st[ENDING]:
-        st[ENDING] = 0
-        ends(st, loads, live)
+    ends(st, rows, live)  # what was cut to end now
     poked = st[POKED]
     if not poked:
         return
     st[POKED] = 0
     first = FIRST_SERVER
-    for stage in range(COUNT):
+    for nth in range(st[COUNTED]):
+        stage = nth & SURE
         end = first + SERVER * st[SERVERS + stage]
         if poked >> stage & 1:
-            _station_starts(st, loads, live, stage, first, end)
+            _station_starts(st, rows, live, stage, first, end)
         first = end
 
 
 @compiled
-def _station_starts(st: Ints, loads: Ints, live: Ints, stage: int, first: int, end: int) -> None:
+def _station_starts(st: Ints, rows: Ints, live: Ints, stage: int, first: int, end: int) -> None:
     waking = 0
-    for server in range(first, end, SERVER):
+    for place in range(first, end, SERVER):
+        server = place & SURE
         if st[server + FRESH]:
             st[server + FRESH] = 0
-            _serve_next(st, loads, live, stage, server)
+            _serve_next(st, rows, live, stage, server)
         waking += st[server + MODE] == WAKING
-    waiting = -waking
-    for place in range(st[LIVE]):
-        waiting += _waits_at(st, loads, live[place], stage)
-    for server in range(first, end, SERVER):
+    waiting = st[WAITING + stage] - waking
+    for place in range(first, end, SERVER):
+        server = place & SURE
         if waiting <= 0:
             return
         if st[server + MODE] == IDLE:
@@ -208,34 +242,44 @@ def _station_starts(st: Ints, loads: Ints, live: Ints, stage: int, first: int, e
             if st[HANDOVER + stage]:
                 st[server + MODE] = WAKING
                 st[server + ENDS] = st[NOW] + st[HANDOVER + stage]
+                st[NEXT] = min(st[NEXT], st[server + ENDS])
                 st[ACTIVE] += 1
             else:
-                _serve_next(st, loads, live, stage, server)
+                _serve_next(st, rows, live, stage, server)
 
 
 @compiled
-def _serve_next(st: Ints, loads: Ints, live: Ints, stage: int, server: int) -> None:
+def _serve_next(st: Ints, rows: Ints, live: Ints, stage: int, server: int) -> None:
     """The oldest urgent load that waits here, or the oldest that does."""
+    waiting = st[WAITING + stage]
+    if not waiting:
+        return
     chosen = NONE
     for place in range(st[LIVE]):
-        load = live[place]
-        if _waits_at(st, loads, load, stage):
-            if loads[load, URGENT]:
+        load = live[place] & SURE
+        if rows[load + WAITS] >> stage & 1:
+            waiting -= 1
+            if rows[load + URGENT]:
                 chosen = load
                 break
             if chosen == NONE:
                 chosen = load
-    if chosen == NONE:
-        return
-    now = st[NOW]
-    loads[chosen, SERVED + stage] = 1
-    if not loads[chosen, DONE + stage]:
-        loads[chosen, START + stage] = now
+            if not waiting:
+                break
+    chosen &= SURE
+    st[WAITING + stage] -= 1
+    rows[chosen + WAITS] ^= 1 << stage
+    now, at = st[NOW], chosen + PATH + stage * STAGE & SURE
+    rows[at + SERVED] = 1
+    rows[chosen + SERVICES] += 1
+    done, chunks = rows[at + DONE], rows[chosen + CHUNKS]
+    if not done:
+        rows[at + START] = now
     st[ACTIVE] += 1
-    run = loads[chosen, CHUNKS] - loads[chosen, DONE + stage]
-    if st[PIPELINED]:
+    run = (rows[at - STAGE + DONE] if stage else chunks) - done
+    if st[PIPELINED] and not (stage == st[LINK] and _is_last(st, rows, chosen, stage)):
         run = min(run, 1)
-    duration = _run_ps(loads, chosen, stage, run)
+    duration = _run_ps(rows[at + TIME], chunks, done, run)
     rate = UNDISTURBED
     if stage == st[DECODER]:
         if not st[SERVING]:
@@ -247,74 +291,83 @@ def _serve_next(st: Ints, loads: Ints, live: Ints, stage: int, server: int) -> N
     st[server + RUN] = run
     st[server + WORK], st[server + BEGAN] = duration, now
     st[server + ENDS] = now + stretch(duration, rate)
+    st[NEXT] = min(st[NEXT], st[server + ENDS])
 
 
 @compiled
-def _served(st: Ints, loads: Ints, live: Ints, server: int) -> None:
-    stage, load, now = st[server + STATION], st[server + JOB], st[NOW]
+def _served(st: Ints, rows: Ints, live: Ints, server: int) -> None:
+    stage, load, now = st[server + STATION] & SURE, st[server + JOB] & SURE, st[NOW]
     if stage == st[DECODER]:
         st[SERVING] -= 1
         if not st[SERVING]:
             _compute_goes_on(st, st[COMPUTE_RATE], UNDISTURBED)
-    loads[load, SERVED + stage] = 0
-    loads[load, DONE + stage] += st[server + RUN]
-    loads[load, END + stage] = now
-    _skip(loads, load, stage + 1)
-    _poke_next(st, loads, load, stage + 1)
-    if loads[load, DONE + COUNT - 1] == loads[load, CHUNKS]:
-        loads[load, READY] = now
+    at = load + PATH + stage * STAGE & SURE
+    rows[at + SERVED] = 0
+    rows[load + SERVICES] -= 1
+    rows[at + DONE] += st[server + RUN]
+    rows[at + END] = now
+    last = _go_on(st, rows, load, stage + 1)
+    if last and rows[at + DONE] == rows[load + CHUNKS]:
+        rows[load + READY] = now
         _off(st, live, load)
-    elif loads[load, GONE] and not _in_service(loads, load):
+        if rows[load + GONE] or not rows[load + URGENT]:
+            release(st, rows, live, load)
+    elif not rows[load + GONE]:
+        _wait(st, rows, load, stage)  # for its other chunks
+    elif not rows[load + SERVICES]:
         _off(st, live, load)
+        release(st, rows, live, load)
 
 
 @compiled
-def _waits_at(st: Ints, loads: Ints, load: int, stage: int) -> bool:
-    """Whether a chunk of a load could be served there now."""
-    chunks, done = loads[load, CHUNKS], loads[load, DONE + stage]
-    if done == chunks or loads[load, SERVED + stage] or loads[load, GONE]:
-        return False
-    before = loads[load, DONE + stage - 1] if stage else chunks
-    return before > done and (st[PIPELINED] != 0 or before == chunks)
+def _wait(st: Ints, rows: Ints, load: int, stage: int) -> None:
+    """Note a load that could be served at a stage now, if it could."""
+    at, chunks = load + PATH + stage * STAGE & SURE, rows[load + CHUNKS]
+    done = rows[at + DONE]
+    if done == chunks or rows[at + SERVED] or rows[load + WAITS] >> stage & 1:
+        return
+    before = rows[at - STAGE + DONE] if stage else chunks
+    if before > done and (st[PIPELINED] or before == chunks):
+        rows[load + WAITS] |= 1 << stage
+        st[WAITING + stage] += 1
 
 
 @compiled
-def _in_service(loads: Ints, load: int) -> bool:
-    serving = 0
-    for stage in range(COUNT):
-        serving += loads[load, SERVED + stage]
-    return serving > 0
+def _is_last(st: Ints, rows: Ints, load: int, stage: int) -> bool:
+    """Whether no later stage is on a load's path."""
+    for later in range(stage + 1, st[COUNTED]):
+        if rows[load + PATH + later * STAGE + TIME]:
+            return False
+    return True
 
 
 @compiled
-def _run_ps(loads: Ints, load: int, stage: int, run: int) -> int:
+def _run_ps(whole: int, chunks: int, done: int, run: int) -> int:
     """How long the next so many chunks take; they are equal, the last one has the rest."""
-    chunks, whole = loads[load, CHUNKS], loads[load, STAGE + stage]
     if run == chunks:
         return whole
     part = whole // chunks
-    last = loads[load, DONE + stage] + run == chunks
-    return whole - part * (chunks - run) if last else part * run
+    return whole - part * (chunks - run) if done + run == chunks else part * run
 
 
 @compiled
-def _skip(loads: Ints, load: int, stage: int) -> None:
-    """Nothing waits at a stage that is not on the path."""
-    while stage < COUNT and loads[load, STAGE + stage] == 0:
-        loads[load, DONE + stage] = loads[load, DONE + stage - 1] if stage else loads[load, CHUNKS]
-        stage += 1
+def _go_on(st: Ints, rows: Ints, load: int, stage: int) -> bool:
+    """What has come to `stage` of a load's path goes on to the next station on it.
 
-
-@compiled
-def _poke_next(st: Ints, loads: Ints, load: int, stage: int) -> None:
-    """The next station on a load's path, from `stage` on, may have something to start."""
-    while stage < COUNT:
-        if loads[load, STAGE + stage]:
+    Nothing waits at a stage that is not on the path. Returns whether there is no further station.
+    """
+    while stage < st[COUNTED]:
+        at = load + PATH + stage * STAGE & SURE
+        if rows[at + TIME]:
             st[POKED] |= 1 << stage
-            if stage == LINK:
-                _cut(st, loads)
-            return
+            if not rows[load + GONE]:
+                _wait(st, rows, load, stage)
+                if stage == st[LINK]:
+                    _cut(st, rows, load)
+            return False
+        rows[at + DONE] = rows[at - STAGE + DONE] if stage else rows[load + CHUNKS]
         stage += 1
+    return True
 
 
 @compiled

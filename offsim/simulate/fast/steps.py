@@ -1,29 +1,43 @@
 """Compute in the fast engine: what `offsim.simulate.engine` says, compiled.
 
-Arguments, in all functions: `st`, `loads` and `live` as in `offsim.simulate.fast.state`.
+Where compute and decoders do not slow each other down, compute goes ahead of the servers, and they
+are settled when it deals with them.
+
+Arguments, in all functions: `s` as in `offsim.simulate.fast.state`, or its arrays `st`, `rows` and
+`live`.
 """
 
 from typing import NamedTuple
 
 from offsim.record.stall import split_ps
 from offsim.simulate.clock import Ints, coldness
-from offsim.simulate.fast.compiled import called, compiled
+from offsim.simulate.fast.compiled import SURE, called, compiled
 from offsim.simulate.fast.memory import Memory, keep, key_of, place_of
 from offsim.simulate.fast.state import (
     ACTIVE,
+    AHEAD,
     CHUNKS,
     COLD,
-    COUNT,
+    CONTENDED,
+    COUNTED,
     END,
+    FREE,
     LIVE,
     NEVER,
+    NEXT,
     NOW,
+    NUMBER,
+    PATH,
     POKED,
     READY,
+    ROW,
+    SERVING,
     STAGE,
     SUBMIT,
+    TIME,
     UNTIL,
     WAKE,
+    State,
 )
 from offsim.simulate.fast.stations import (
     ask,
@@ -31,8 +45,8 @@ from offsim.simulate.fast.stations import (
     compute_ends,
     drop,
     ends,
-    next_end,
     raise_to_demand,
+    release,
     starts,
 )
 from offsim.simulate.plan import NONE, Clocks, Machine, Plan
@@ -46,10 +60,14 @@ class Scratch(NamedTuple):
 
     Attributes:
         awaited: [uses of a lookup, at most] those whose load is not there yet, in router order.
-        stall: [stages + 1] of its step before it.
+        loads: [the same] rows of their loads.
+        ends: [used stages] when a load left each.
+        stall: [used stages + 1] of its step before it.
     """
 
     awaited: Ints
+    loads: Ints
+    ends: Ints
     stall: Ints
 
 
@@ -57,47 +75,52 @@ class Scratch(NamedTuple):
 def run_steps(
     machine: Machine,
     plan: Plan,
-    st: Ints,
-    loads: Ints,
-    live: Ints,
+    first: int,
+    s: State,
     clocks: Clocks,
     memory: Memory,
     scratch: Scratch,
-) -> None:
-    """Go through the steps of a plan.
+) -> int:
+    """Go through the steps of a plan as long as there are rows; returns the first not begun.
 
     Args:
-        machine: its cooling; the rest is in `st`.
+        machine: its cooling; the rest is in `s`.
         plan: what to do.
-        st: gone on from.
-        loads: filled.
-        live: gone on from.
-        clocks: filled.
+        first: the step to begin with.
+        s: gone on from; every load of the plan has an id in it.
+        clocks: filled; their stall is that of the used stages, and of the hand-over.
         memory: of layers.
         scratch: room.
     """
-    lookup = first_use = first_load = 0
-    for step in range(len(plan.begin)):
-        pause(st, loads, live, max(0, plan.begin[step] - st[NOW]))
+    st, rows, live = s.st, s.rows, s.live
+    lookup = first * plan.layers & SURE
+    first_use = plan.uses_to[lookup - 1] if lookup else 0
+    first_load = plan.loads_to[lookup - 1] if lookup else 0
+    for step in range(first, len(plan.begin)):
+        if plan.loads_to[lookup + plan.layers - 1] - first_load > st[FREE]:
+            return step
+        catch_up(st, rows, live)
+        pause(st, rows, live, max(0, plan.begin[step] - st[NOW]))
         clocks.start[step] = st[NOW]
+        stall = clocks.stall[step]
         for _ in range(plan.layers):
-            work(st, loads, live, plan.durations[plan.before[lookup]] + st[COLD])
+            work(st, rows, live, plan.durations[plan.before[lookup] & SURE] + st[COLD])
             place, key = NONE, 0
             if len(memory.keys) and quiet(st):
                 last_use, last_load = plan.uses_to[lookup], plan.loads_to[lookup]
                 key = key_of(memory, plan, first_use, last_use, first_load, last_load)
                 place = place_of(memory, key)
             if place != NONE and memory.keys[place] == key:
-                idle = as_before(st, memory, place, clocks.stall[step])
+                idle = as_before(st, memory, place, stall)
             else:
-                since, stall = st[NOW], clocks.stall[step]
-                for stage in range(COUNT + 1):
-                    scratch.stall[stage] = stall[stage]
-                idle = experts(
-                    plan, st, loads, live, clocks, step, lookup, first_use, first_load, scratch
-                )
-                if place != NONE and quiet(st):
-                    keep(memory, place, key, st[NOW] - since, idle, scratch.stall, stall)
+                since = st[NOW] + st[AHEAD]
+                for part in range(len(stall)):
+                    scratch.stall[part] = stall[part]
+                idle = experts(plan, s, clocks, step, lookup, first_use, first_load, scratch)
+                if place != NONE:
+                    catch_up(st, rows, live)
+                    if quiet(st):
+                        keep(memory, place, key, st[NOW] - since, idle, scratch.stall, stall)
             if idle or st[COLD]:
                 st[COLD] = cold_after(
                     st[COLD],
@@ -107,9 +130,11 @@ def run_steps(
                     machine.still_cold,
                 )
             first_use, first_load = plan.uses_to[lookup], plan.loads_to[lookup]
-            lookup += 1
-        work(st, loads, live, plan.durations[plan.head[step]] + st[COLD])
-        clocks.end[step] = st[NOW]
+            lookup = lookup + 1 & SURE
+        work(st, rows, live, plan.durations[plan.head[step]] + st[COLD])
+        clocks.end[step] = st[NOW] + st[AHEAD]
+    catch_up(st, rows, live)
+    return len(plan.begin)
 
 
 @compiled
@@ -124,17 +149,15 @@ def as_before(st: Ints, memory: Memory, place: int, stall: Ints) -> int:
     st[NOW] += memory.went[place, 0]
     idle: int = memory.went[place, 1]
     if idle:
-        for stage in range(COUNT + 1):
-            stall[stage] += memory.went[place, 2 + stage]
+        for part in range(len(stall)):
+            stall[part] += memory.went[place, 2 + part]
     return idle
 
 
 @compiled
 def experts(
     plan: Plan,
-    st: Ints,
-    loads: Ints,
-    live: Ints,
+    s: State,
     clocks: Clocks,
     step: int,
     lookup: int,
@@ -143,142 +166,182 @@ def experts(
     scratch: Scratch,
 ) -> int:
     """The experts of one layer; returns how long compute stood idle, ps."""
+    st, rows, live = s.st, s.rows, s.live
     awaited, last_use = scratch.awaited, plan.uses_to[lookup]
     then, last_load = plan.demands_to[lookup], plan.loads_to[lookup]
-    for load in range(first_load, then):
-        drop_for(plan, st, loads, live, load)
-    waiting = to_await(plan, st, loads, live, first_use, last_use, first_load, awaited)
+    drop_for(plan, s, first_load, then)
+    waiting = to_await(plan, s, first_use, last_use, first_load, awaited)
     clocks.late[step] += waiting - (then - first_load)
     for load in range(first_load, then):
-        work(st, loads, live, st[SUBMIT])
-        ask_for(plan, st, loads, live, load, True)
+        work(st, rows, live, st[SUBMIT])
+        ask_for(plan, s, load, True)
     nth = 0  # the awaited are in router order, so the residents are those between them
-    for use in range(first_use, last_use):
+    for at in range(first_use, last_use):
+        use = at & SURE
         if nth < waiting and awaited[nth] == use:
+            scratch.loads[nth] = ROW * s.row_of[plan.load[use]]
             nth += 1
         else:
-            work(st, loads, live, plan.durations[plan.run[use]])
+            work(st, rows, live, plan.durations[plan.run[use] & SURE])
     idle = 0
     while waiting:
+        catch_up(st, rows, live)
         since = st[NOW]
-        nth = first_ready(plan, st, loads, live, awaited, waiting)
+        nth = first_ready(rows, scratch.loads, waiting)
         if nth == NONE:
             while nth == NONE:
-                until_something_ends(st, loads, live)
-                nth = first_ready(plan, st, loads, live, awaited, waiting)
-            pause(st, loads, live, st[WAKE])
-            use, now = awaited[nth], st[NOW]
-            split(since, now, loads[plan.load[use], END : END + COUNT], clocks.stall[step])
-            idle += now - since
-            if len(clocks.waits):
-                clocks.waits[use, 0], clocks.waits[use, 1] = since, now
-        use = awaited[nth]
+                until_something_ends(st, rows, live)
+                nth = first_ready(rows, scratch.loads, waiting)
+            pause(st, rows, live, st[WAKE])
+            idle += st[NOW] - since
+            note_wait(st, rows, scratch, clocks, step, nth, since)
+        release(st, rows, live, scratch.loads[nth])
+        use = awaited[nth] & SURE
         waiting -= 1
         for later in range(nth, waiting):
-            awaited[later] = awaited[later + 1]
-        work(st, loads, live, plan.durations[plan.run[use]])
+            awaited[later], scratch.loads[later] = awaited[later + 1], scratch.loads[later + 1]
+        work(st, rows, live, plan.durations[plan.run[use] & SURE])
     for load in range(then, last_load):
-        work(st, loads, live, st[SUBMIT])
-        drop_for(plan, st, loads, live, load)
-        ask_for(plan, st, loads, live, load, False)
+        work(st, rows, live, st[SUBMIT])
+        drop_for(plan, s, load, load + 1)
+        ask_for(plan, s, load, False)
     return idle
 
 
 @compiled
 def to_await(
-    plan: Plan,
-    st: Ints,
-    loads: Ints,
-    live: Ints,
-    first_use: int,
-    last_use: int,
-    first_load: int,
-    awaited: Ints,
+    plan: Plan, s: State, first_use: int, last_use: int, first_load: int, awaited: Ints
 ) -> int:
     """Note the uses whose load is not there yet, and raise prefetches; returns how many."""
     waiting = 0
-    for use in range(first_use, last_use):
+    for at in range(first_use, last_use):
+        use = at & SURE
         load = plan.load[use]
         if load >= plan.first_load + first_load:
             awaited[waiting] = use
             waiting += 1
-        elif load != NONE and loads[load, READY] == NONE:
-            raise_to_demand(st, loads, load)
-            awaited[waiting] = use
-            waiting += 1
+        elif load != NONE:
+            catch_up(s.st, s.rows, s.live)
+            row = int(s.row_of[load]) * ROW & SURE
+            if s.rows[row + NUMBER] == load and s.rows[row + READY] == NONE:
+                raise_to_demand(s.st, s.rows, row)
+                awaited[waiting] = use
+                waiting += 1
     return waiting
 
 
 @compiled
-def first_ready(plan: Plan, st: Ints, loads: Ints, live: Ints, awaited: Ints, waiting: int) -> int:
-    """Place in `awaited` of who became ready first; of equals, in router order; or NONE."""
+def first_ready(rows: Ints, loads: Ints, waiting: int) -> int:
+    """Which of the awaited became ready first; of equals, in router order; or NONE."""
     chosen, earliest = NONE, NEVER
     for nth in range(waiting):
-        ready = loads[plan.load[awaited[nth]], READY]
+        ready = rows[(loads[nth] & SURE) + READY]
         if ready != NONE and ready < earliest:
             chosen, earliest = nth, ready
     return chosen
 
 
 @compiled
-def drop_for(plan: Plan, st: Ints, loads: Ints, live: Ints, load: int) -> None:
-    """Give up the prefetches whose place this load takes."""
-    for nth in range(plan.drops_to[load - 1] if load else 0, plan.drops_to[load]):
-        drop(st, loads, live, plan.drop[nth])
+def note_wait(
+    st: Ints, rows: Ints, scratch: Scratch, clocks: Clocks, step: int, nth: int, since: int
+) -> None:
+    """A wait for one of the awaited is over."""
+    for stage in range(st[COUNTED]):
+        scratch.ends[stage] = rows[scratch.loads[nth] + PATH + stage * STAGE + END]
+    split(since, st[NOW], scratch.ends, clocks.stall[step])
+    if len(clocks.waits):
+        use = scratch.awaited[nth]
+        clocks.waits[use, 0], clocks.waits[use, 1] = since, st[NOW]
 
 
 @compiled
-def ask_for(plan: Plan, st: Ints, loads: Ints, live: Ints, load: int, urgent: bool) -> None:
+def drop_for(plan: Plan, s: State, first: int, last: int) -> None:
+    """Give up the prefetches whose places these loads take."""
+    for nth in range(
+        plan.drops_to[first - 1] if first else 0, plan.drops_to[last - 1] if last else 0
+    ):
+        catch_up(s.st, s.rows, s.live)
+        row = int(s.row_of[plan.drop[nth]]) * ROW & SURE
+        if s.rows[row + NUMBER] == plan.drop[nth] and s.rows[row + READY] == NONE:
+            drop(s.st, s.rows, s.live, row)
+
+
+@compiled
+def ask_for(plan: Plan, s: State, load: int, urgent: bool) -> None:
     """Ask for a load of the plan."""
-    number, kind = plan.first_load + load, plan.kind[load]
-    for stage in range(COUNT):
-        loads[number, STAGE + stage] = plan.kinds.stages[kind, stage]
-    loads[number, CHUNKS] = plan.kinds.chunks[kind]
-    ask(st, loads, live, number, urgent)
+    st, rows = s.st, s.rows
+    catch_up(st, rows, s.live)
+    row = s.live[len(s.live) - st[FREE]] & SURE
+    st[FREE] -= 1
+    number, kind = plan.first_load + load & SURE, plan.kind[load & SURE] & SURE
+    s.row_of[number] = row // ROW
+    rows[row + NUMBER], rows[row + CHUNKS] = number, plan.kinds.chunks[kind]
+    for stage in range(st[COUNTED]):
+        rows[row + PATH + stage * STAGE + TIME] = plan.kinds.stages[kind, stage]
+    ask(st, rows, s.live, row, urgent)
 
 
 @compiled
-def work(st: Ints, loads: Ints, live: Ints, duration: int) -> None:
+def work(st: Ints, rows: Ints, live: Ints, duration: int) -> None:
     """Compute works for `duration` ps if undisturbed; what takes nothing is over at once."""
-    if duration == 0:
-        return
-    if quiet(st) and not st[POKED]:  # nobody is there who could disturb it
+    if quiet(st) and not st[POKED]:  # nobody is there
         st[NOW] += duration
-    else:
-        work_among_others(st, loads, live, duration)
+    elif not st[CONTENDED]:
+        st[AHEAD] += duration
+    elif not st[POKED] and not st[SERVING] and st[NEXT] > st[NOW] + duration:
+        st[NOW] += duration
+    elif duration:
+        work_among_others(st, rows, live, duration)
 
 
 @called
-def work_among_others(st: Ints, loads: Ints, live: Ints, duration: int) -> None:
+def work_among_others(st: Ints, rows: Ints, live: Ints, duration: int) -> None:
     """The same where something may be on its way."""
-    starts(st, loads, live)
+    starts(st, rows, live)
     if quiet(st):
         st[NOW] += duration
         return
     compute_begins(st, duration)
     while True:
-        st[NOW] = min(st[UNTIL], next_end(st))
-        ends(st, loads, live)
+        st[NOW] = min(st[UNTIL], st[NEXT])
+        ends(st, rows, live)
         if st[UNTIL] == st[NOW]:
             compute_ends(st)
-            ends(st, loads, live)  # a decoder, undisturbed now, may be through too
+            ends(st, rows, live)  # a decoder, undisturbed now, may be through too
             return
-        starts(st, loads, live)
+        starts(st, rows, live)
 
 
-@called
-def pause(st: Ints, loads: Ints, live: Ints, duration: int) -> None:
-    """Compute does nothing for `duration` ps."""
+@compiled
+def catch_up(st: Ints, rows: Ints, live: Ints) -> None:
+    """The servers are settled up to where compute is."""
+    if st[AHEAD]:
+        duration, st[AHEAD] = st[AHEAD], 0
+        pause(st, rows, live, duration)
+
+
+@compiled
+def pause(st: Ints, rows: Ints, live: Ints, duration: int) -> None:
+    """Time passes for the servers, `duration` ps."""
     until = st[NOW] + duration
-    while st[NOW] < until:
-        starts(st, loads, live)
-        st[NOW] = min(until, next_end(st))
-        ends(st, loads, live)
+    if st[POKED] or st[NEXT] <= until:
+        settle(st, rows, live, until)
+    else:
+        st[NOW] = until
 
 
 @called
-def until_something_ends(st: Ints, loads: Ints, live: Ints) -> None:
+def settle(st: Ints, rows: Ints, live: Ints, until: int) -> None:
+    """The same where something may happen meanwhile."""
+    while st[NOW] < until:
+        starts(st, rows, live)
+        st[NOW] = min(until, st[NEXT])
+        ends(st, rows, live)
+
+
+@called
+def until_something_ends(st: Ints, rows: Ints, live: Ints) -> None:
     """Compute does nothing until a server is through with what it does."""
-    starts(st, loads, live)
-    st[NOW] = next_end(st)
-    ends(st, loads, live)
+    starts(st, rows, live)
+    st[NOW] = st[NEXT]
+    ends(st, rows, live)
