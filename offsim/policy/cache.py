@@ -19,7 +19,8 @@ class Decision:
         layer: index of the MoE layer.
         hits: experts that are resident, in router order.
         misses: experts to load, in router order.
-        evicted: for each miss, who leaves so that it finds room: layer and expert of each.
+        evicted: for each miss, who leaves so that it finds room: layer and expert of each. A
+            coarse expert that is overwritten leaves for itself.
         staged: those of the misses that find none: they pass through and are not kept.
         fetched: experts that are prefetched once this layer is done, in the order in which they
             are asked for: layer and expert of each.
@@ -27,6 +28,7 @@ class Decision:
         on_host: those of the misses that the host computes: they are not loaded, and not staged.
         from_disk: those of the misses, then of the fetched, whose blobs were not in host memory:
             layer and expert of each.
+        coarse: those of the misses that are loaded as the coarser blob, in router order.
     """
 
     layer: int
@@ -38,6 +40,7 @@ class Decision:
     displaced: tuple[tuple[Key, ...], ...] = ()
     on_host: tuple[int, ...] = ()
     from_disk: tuple[Key, ...] = ()
+    coarse: tuple[int, ...] = ()
 
 
 class ExpertCache(ABC):

@@ -10,6 +10,7 @@ from offsim.policy.cache import Decision, ExpertCache
 from offsim.policy.evictions import Key
 from offsim.policy.lookup import Lookup, future_of, lookups_of, popularity_of
 from offsim.policy.policy import Policy
+from offsim.policy.precision import Precisions
 from offsim.policy.prefetchers import Prefetcher, PrefetchFacts
 from offsim.policy.prefetchers.registry import prefetcher_named
 from offsim.policy.registry import slots_cache
@@ -29,6 +30,7 @@ class Decider:
         nbytes: bytes that are issued for an expert.
         host: host memory with a disk beneath it; None where it holds everything.
         host_tokens: the host computes missing experts that serve at most so many tokens.
+        precisions: fresh; None where every expert comes in the same precision.
     """
 
     def __init__(
@@ -39,9 +41,10 @@ class Decider:
         nbytes: Callable[[Key], int],
         host: HostMemory | None = None,
         host_tokens: int = 0,
+        precisions: Precisions | None = None,
     ) -> None:
         self._cache, self._prefetcher, self._nbytes = cache, prefetcher, nbytes
-        self._host, self._host_tokens = host, host_tokens
+        self._host, self._host_tokens, self._precisions = host, host_tokens, precisions
         self._budget = self._left = sys.maxsize if budget is None else budget
 
     def decide(self, lookup: Lookup) -> Decision:
@@ -53,6 +56,8 @@ class Decider:
         decision = self._cache.lookup(lookup.layer, lookup.accesses, lookup.weights, outside)
         if self._prefetcher is not None:
             decision = self._fetched(self._prefetcher, lookup, decision)
+        if self._precisions is not None:
+            decision = self._precisions.decide(lookup, decision)
         if self._host is None:
             return decision
         keys = [*((lookup.layer, expert) for expert in decision.misses), *decision.fetched]
@@ -101,7 +106,15 @@ def decider_for(
         experts = range(trace.info.experts_per_layer)
         keys = ((layer, expert) for layer in range(trace.layers) for expert in experts)
         host = HostMemory(policy.host_bytes, keys, sizes.blob)
-    return Decider(cache, prefetcher, policy.prefetch_bytes, nbytes, host, policy.host_tokens)
+    return Decider(
+        cache,
+        prefetcher,
+        policy.prefetch_bytes,
+        nbytes,
+        host,
+        policy.host_tokens,
+        _precisions_for(policy, trace.top_k),
+    )
 
 
 def prefetcher_for(policy: Policy, trace: Trace, profile: Trace | None) -> Prefetcher | None:
@@ -147,14 +160,20 @@ def live_decider(
     kind = prefetcher_named(policy.prefetch)
     known = popularity_of(profile) if profile is not None else None
     cache = slots_cache(policy.cache, shape[0], policy.slots, policy.scope, policy.seed, known)
+    precisions = _precisions_for(policy, shape[2])
     if kind is None:
-        return Decider(cache, None, None, nbytes)
+        return Decider(cache, None, None, nbytes, precisions=precisions)
     if kind.oracle:
         raise InputError(
             f"prefetcher {kind.name} looks into the future: it needs a trace, not a live run"
         )
     facts = _facts(policy, kind, shape, profile)
-    return Decider(cache, kind(facts), policy.prefetch_bytes, nbytes)
+    return Decider(cache, kind(facts), policy.prefetch_bytes, nbytes, precisions=precisions)
+
+
+def _precisions_for(policy: Policy, top_k: int) -> Precisions | None:
+    """Fresh, of a policy that loads misses of low weight coarse, or None."""
+    return None if policy.low is None else Precisions(policy.low.below, top_k)
 
 
 def _facts(

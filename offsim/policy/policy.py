@@ -7,6 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 from offsim.codec.registry import codec_named
 from offsim.errors import InputError
 from offsim.policy.bounds import Bounds
+from offsim.policy.precision import Low
 from offsim.policy.transfer import Transfer
 
 
@@ -32,6 +33,7 @@ class Policy(BaseModel):
             the host and does not come in.
         keep: how the device keeps experts: as they are computed with, or compressed and decoded
             at each use; then the bytes of the slots hold as many blobs as fit.
+        low: a coarser blob for misses of low router weight; None where all come alike.
     """
 
     model_config = ConfigDict(extra="forbid", frozen=True)
@@ -52,6 +54,7 @@ class Policy(BaseModel):
     host_bytes: int | None = Field(default=None, ge=0)
     host_tokens: int = Field(default=0, ge=0)
     keep: Literal["decoded", "compressed"] = "decoded"
+    low: Low | None = None
 
     @model_validator(mode="after")
     def _bounds_are_for_a_codec_that_takes_them(self) -> Self:
@@ -84,7 +87,8 @@ class Policy(BaseModel):
     def __str__(self) -> str:
         pool = "" if self.scope == "layer" else ", one pool"
         ahead = "" if self.prefetch == "none" else f", {self._foresight}"
-        return f"{self.storage}, {self.cache} {self.slots}{pool}{self._placement}{ahead}"
+        low = "" if self.low is None else f", {self.low}"
+        return f"{self.storage}{low}, {self.cache} {self.slots}{pool}{self._placement}{ahead}"
 
     @property
     def placed(self) -> bool:

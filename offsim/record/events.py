@@ -38,6 +38,8 @@ class Load:
         ahead: whether it was fetched before it was asked for.
         used: whether it was asked for while it was there or on its way.
         disk_bytes: read from disk for it.
+        ends_with: last stage of its path; None where not all of it came so far before it was given
+            up, or the run was over.
     """
 
     layer: int
@@ -48,6 +50,12 @@ class Load:
     ahead: bool = False
     used: bool = True
     disk_bytes: int = 0
+    ends_with: Stage | None = "device decode"
+
+    @property
+    def arrived(self) -> bool:
+        """Whether all of it has passed the last stage of its path."""
+        return any(span.stage == self.ends_with for span in self.spans)
 
 
 @dataclass(frozen=True, slots=True)

@@ -2,7 +2,7 @@
 
 from offsim.simulate.batching import Batching
 from offsim.simulate.costs import Costs
-from offsim.simulate.serving import predict_serving, serve
+from offsim.simulate.serving import serve
 from offsim.simulate.simulation import predict, simulate
 
-__all__ = ["Batching", "Costs", "predict", "predict_serving", "serve", "simulate"]
+__all__ = ["Batching", "Costs", "predict", "serve", "simulate"]

@@ -12,7 +12,7 @@ from offsim.policy.policy import Policy
 from offsim.policy.tiers import Sizes
 from offsim.record.events import STAGES
 from offsim.simulate.clock import Ints, rate_of, whole
-from offsim.simulate.mixture import stored
+from offsim.simulate.mixture import stored, weighted
 from offsim.simulate.plan import Kinds, Machine
 
 DISK, HOST_DECODE, HOST_COMPUTE, LINK, DEVICE_DECODE = (
@@ -29,11 +29,11 @@ class Costs:
 
     Args:
         calibration: of the machine and model.
-        policy: whose codec must be in the calibration, at its bound or at all of its table.
+        policy: whose codecs must be in the calibration, at their bounds or at all of its table.
         link_bytes_per_s: pace of the link; None for the machine's own.
 
     Raises:
-        InputError: the codec and bound were not calibrated, or see `mixture.stored` and
+        InputError: a codec and bound were not calibrated, or see `mixture.stored` and
             `check_placement`.
     """
 
@@ -45,6 +45,7 @@ class Costs:
         self.codec: CodecFigures = self.stored.figures
         check_placement(policy, calibration, self.codec)
         self.link_bytes_per_s = link_bytes_per_s
+        self.coarse = self._all_coarse()
         # The same few token counts are asked for in every layer and step.
         self._warm_s = cache(self._interpolated_warm_s)
         self._warm_expert_s = cache(partial(at_size, calibration.compute.expert))
@@ -52,6 +53,20 @@ class Costs:
         self.on_host = cache(self._on_host)
         self.decoding = cache(self._decoding)
         self._head_s = cache(partial(at_size, calibration.compute.head))
+
+    def _all_coarse(self) -> "Costs | None":
+        """The costs as if everything came coarse; None where nothing does."""
+        low = self.policy.low
+        if low is None:
+            return None
+        alone = {"codec": low.codec, "bound": low.bound, "bounds": None, "low": None}
+        policy = self.policy.model_copy(update=alone)
+        return Costs(self.calibration, policy, self.link_bytes_per_s)
+
+    @property
+    def codecs(self) -> list[CodecFigures]:
+        """Figures of the policy's codec, and of the one for misses of low weight, if any."""
+        return [self.codec] if self.coarse is None else [self.codec, self.coarse.codec]
 
     def before_experts_s(self, layer: int, tokens: int) -> float:
         """Dense part of a layer and the dispatch of its experts, caches warm, s."""
@@ -128,13 +143,23 @@ class Costs:
             seconds[HOST_DECODE], seconds[DEVICE_DECODE] = decode, unpack
         return seconds
 
-    def _load(self, layer: int, expert: int, from_disk: bool = False) -> tuple[int, ...]:
+    def _load(
+        self, layer: int, expert: int, from_disk: bool = False, coarse: bool = False
+    ) -> tuple[int, ...]:
         """What a load of an expert costs.
+
+        Args:
+            layer: of the expert.
+            expert: its id there.
+            from_disk: whether its blob is read from disk first.
+            coarse: whether it is the blob for misses of low weight.
 
         Returns:
             [COLUMNS] ps in each stage, chunks, bytes over the link, bytes from disk, and 1 where
             nothing is brought and what is there is decoded, else 0.
         """
+        if coarse and self.coarse is not None:
+            return self.coarse.load(layer, expert, from_disk)
         nbytes = self.link_bytes(layer, expert)
         return self._cost(self.stages_s(nbytes, (layer, expert)), nbytes, layer, expert, from_disk)
 
@@ -197,13 +222,18 @@ class Costs:
             servers=_ints(servers),
             # Only the decoder of the codec's placement contends with compute; unpacking is a copy.
             decoder=HOST_DECODE if self.codec.placement == "host" else DEVICE_DECODE,
-            compute_rate=rate_of(self.codec.compute_slowdown),
-            decode_rate=rate_of(self.codec.decode_slowdown),
+            compute_rate=rate_of(self._slowdown([c.compute_slowdown for c in self.codecs])),
+            decode_rate=rate_of(self._slowdown([c.decode_slowdown for c in self.codecs])),
             pipelined=self.policy.transfer.pipelined,
             cooling_idle=_ints([whole(idle) for idle, _ in points]),
             cooling_extra=_ints([whole(extra) for _, extra in points]),
             still_cold=float(compute.still_cold),
         )
+
+    def _slowdown(self, values: list[float]) -> float:
+        """One of both codecs, as if as many loads came coarse as not."""
+        decode_s = np.array([codec.decode_s.value for codec in self.codecs])
+        return weighted(values, np.arange(len(values)), decode_s)
 
     def _interpolated_warm_s(self, later: bool, tokens: int) -> float:
         compute = self.calibration.compute
@@ -228,9 +258,15 @@ def check_placement(policy: Policy, calibration: Calibration, codec: CodecFigure
 
     Raises:
         InputError: there is host memory and no disk beneath it, the host is to compute and its
-            speed is not known or its decoder's is not, or experts are to be kept compressed under
-            a codec that does not decode on the device.
+            speed is not known or its decoder's is not, experts are to be kept compressed under
+            a codec that does not decode on the device, or any of these is asked for while misses
+            of low weight come coarse.
     """
+    if policy.placed and policy.low is not None:
+        raise InputError(
+            "misses of low weight come coarse only where host memory holds all blobs, the device "
+            f"computes alone and keeps experts decoded, not with {policy}"
+        )
     if policy.host_bytes is not None and calibration.disk is None:
         raise InputError(
             "host memory has a size and the calibration has no disk beneath it; add `disk`"

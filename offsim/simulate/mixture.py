@@ -7,6 +7,7 @@ import numpy.typing as npt
 
 from offsim.calibration.schema import Calibration, CodecFigures, Figure
 from offsim.errors import InputError
+from offsim.policy.bounds import MATRICES
 from offsim.policy.policy import Policy
 
 Floats = npt.NDArray[np.float64]
@@ -40,20 +41,24 @@ def stored(calibration: Calibration, policy: Policy) -> Stored:
     Raises:
         InputError: the codec was not calibrated at each bound, the bytes of single matrices are
             asked for and not known, or the table has a bound that is not absolute, or is about
-            layers or experts that the model does not have.
+            layers or experts that the model does not have; or the codec for misses of low weight
+            was not calibrated at its bound, or decodes elsewhere.
     """
-    model = calibration.model
-    shape = (model.layers, model.experts)
-    if policy.bounds is None:
-        return _alike(calibration.codec(policy.codec, policy.bound), shape)
-    bounds, at = policy.bounds.table(*shape)
-    for bound in bounds:
-        if bound.kind != "abs":
+    own, low = _of_every_load(calibration, policy), policy.low
+    if low is not None:
+        place, coarse = own.figures.placement, calibration.codec(low.codec, low.bound)
+        if coarse.placement != place:
             raise InputError(
-                f"bound {bound} is another number for each expert; a simulation takes tables of "
-                "absolute bounds only"
+                f"codec {policy.codec} decodes on the {place} and {low.codec}, for misses of low "
+                f"weight, on the {coarse.placement}; take two that decode in one place"
             )
-    codecs = [calibration.codec(policy.codec, bound.value) for bound in bounds]
+    return own
+
+
+def _of_every_load(calibration: Calibration, policy: Policy) -> Stored:
+    """The same, of experts that do not come coarse."""
+    shape = (calibration.model.layers, calibration.model.experts)
+    codecs, at = _calibrated(calibration, policy)
     if len(codecs) == 1:
         return _alike(codecs[0], shape)
     if len({one.placement for one in codecs}) > 1:
@@ -65,6 +70,32 @@ def stored(calibration: Calibration, policy: Policy) -> Stored:
     unpacks = [one.unpack_s for one in codecs if one.unpack_s is not None]
     unpack_s = _of_experts(unpacks, at) if unpacks else None
     return Stored(_together(codecs, at), decode_s, unpack_s)
+
+
+def calibrated(calibration: Calibration, policy: Policy) -> list[CodecFigures]:
+    """The figures of a policy's codec at each bound that some matrix has.
+
+    Raises:
+        InputError: the codec was not calibrated at one of them, or the table has a bound that is
+            not absolute, or is about layers or experts that the model does not have.
+    """
+    return _calibrated(calibration, policy)[0]
+
+
+def _calibrated(calibration: Calibration, policy: Policy) -> tuple[list[CodecFigures], Places]:
+    """The same, and which of them each matrix has, [layers, experts, 3]."""
+    shape = (calibration.model.layers, calibration.model.experts)
+    if policy.bounds is None:
+        one = calibration.codec(policy.codec, policy.bound)
+        return [one], np.zeros((*shape, len(MATRICES)), np.intp)
+    bounds, at = policy.bounds.table(*shape)
+    for bound in bounds:
+        if bound.kind != "abs":
+            raise InputError(
+                f"bound {bound} is another number for each expert; a simulation takes tables of "
+                "absolute bounds only"
+            )
+    return [calibration.codec(policy.codec, bound.value) for bound in bounds], at
 
 
 def _alike(codec: CodecFigures, shape: tuple[int, int]) -> Stored:
@@ -110,8 +141,8 @@ def _together(codecs: list[CodecFigures], at: Places) -> CodecFigures:
             "encode_s": max((one.encode_s for one in codecs), key=lambda figure: figure.value),
             "decode_s": _mean([one.decode_s for one in codecs], at),
             "unpack_s": _mean(unpacks, at) if unpacks else None,
-            "compute_slowdown": _weighted([one.compute_slowdown for one in codecs], at, decode_s),
-            "decode_slowdown": _weighted([one.decode_slowdown for one in codecs], at, decode_s),
+            "compute_slowdown": weighted([one.compute_slowdown for one in codecs], at, decode_s),
+            "decode_slowdown": weighted([one.decode_slowdown for one in codecs], at, decode_s),
         }
     )
 
@@ -151,8 +182,14 @@ def _mean(figures: list[Figure], at: Places) -> Figure:
     )
 
 
-def _weighted(values: list[float], at: Places, weights: Floats) -> float:
-    """The weighted mean over all matrices; the plain one where nothing has a weight."""
+def weighted(values: list[float], at: Places, weights: Floats) -> float:
+    """The weighted mean of values, the plain one where nothing has a weight.
+
+    Args:
+        values: [values]
+        at: which of them each entry has.
+        weights: of each entry, 0 or more; of the shape of `at`.
+    """
     if not weights.any():
         weights = np.ones_like(weights)
     mean = float(np.average(np.array(values)[at], weights=weights))

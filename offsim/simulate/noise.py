@@ -1,6 +1,7 @@
 """Residual noise: how far single times are from the calibrated ones, drawn from their spread."""
 
 import math
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -23,33 +24,25 @@ class Noise:
 
     Args:
         calibration: that has the spreads.
-        codec: of the loads.
+        codecs: of the loads, and of those that come coarse where there are some.
         seed: the same seed draws the same.
     """
 
-    def __init__(self, calibration: Calibration, codec: CodecFigures, seed: int) -> None:
+    def __init__(self, calibration: Calibration, codecs: Sequence[CodecFigures], seed: int) -> None:
         self._rng = np.random.default_rng(seed)
         self._compute = calibration.compute
-        host = codec.unpack_s is not None
-        copies = calibration.link.copies
-        hosts = self._compute.host_expert
-        self._stages: dict[str, Figure | None] = {
-            "host decode": codec.decode_s if host else None,
-            "host compute": hosts[len(hosts) // 2].seconds if hosts else None,
-            "link": copies[len(copies) // 2].seconds,
-            "device decode": codec.unpack_s if host else codec.decode_s,
-        }
+        self._stages = [_stages(calibration, codec) for codec in codecs]
 
     def compute(self, what: str, tokens: int) -> float:
         """Factor of a time of compute: `first`, `before`, `expert` or `head`."""
         table: list[SizedFigure] = getattr(self._compute, FIGURES[what])
         return self._factor(min(table, key=lambda point: abs(point.size - tokens)).seconds)
 
-    def load(self, cost: tuple[int, ...]) -> tuple[int, ...]:
+    def load(self, cost: tuple[int, ...], *, coarse: bool = False) -> tuple[int, ...]:
         """`Costs.load` with a factor for each stage; what takes nothing stays so."""
-        noisy = []
+        noisy, figures = [], self._stages[coarse]
         for stage, duration in zip(STAGES, cost[: len(STAGES)], strict=True):
-            figure = self._stages.get(stage)
+            figure = figures.get(stage)
             factor = 1.0 if figure is None or not duration else self._factor(figure)
             noisy.append(max(1, round(duration * factor)) if duration else 0)
         return (*noisy, *cost[len(STAGES) :])
@@ -60,3 +53,15 @@ class Noise:
         if edge <= 0 or figure.value <= 0 or (edge > figure.value) == (z < 0):
             return 1.0
         return math.exp(abs(z) / Z90 * math.log(edge / figure.value))
+
+
+def _stages(calibration: Calibration, codec: CodecFigures) -> dict[str, Figure | None]:
+    """What has the spread of each stage of a load; None where there is nothing."""
+    host = codec.unpack_s is not None
+    copies, hosts = calibration.link.copies, calibration.compute.host_expert
+    return {
+        "host decode": codec.decode_s if host else None,
+        "host compute": hosts[len(hosts) // 2].seconds if hosts else None,
+        "link": copies[len(copies) // 2].seconds,
+        "device decode": codec.unpack_s if host else codec.decode_s,
+    }

@@ -186,6 +186,9 @@ class _Recorder:
 
     def _load(self, plan: Plan, at: int, key: Key, *, ahead: bool) -> Load:
         clocks, number = self._outcome.loads, plan.first_load + at
+        kind = plan.kind[at]
+        whole = not ahead or clocks.moved[number] == plan.kinds.chunks[kind]
+        last = int(np.flatnonzero(plan.kinds.stages[kind])[-1])
         spans = [
             Span(stage, start / PS, end / PS)
             for stage, (start, end) in zip(STAGES, clocks.served[number].tolist(), strict=True)
@@ -193,12 +196,13 @@ class _Recorder:
         ]
         load = Load(
             *key,
-            int(plan.kinds.nbytes[plan.kind[at]]),
+            int(plan.kinds.nbytes[kind]),
             int(clocks.asked[number]) / PS,
             spans,
             ahead,
             bool(self._used[number]),
-            int(plan.kinds.disk_bytes[plan.kind[at]]),
+            int(plan.kinds.disk_bytes[kind]),
+            ends_with=STAGES[last] if whole else None,
         )
         self._loads.append(load)
         return load

@@ -138,15 +138,16 @@ class Planner:
                 cost = costs.on_host(*key, tokens[expert], _is_next(disk, key))
                 asked[expert] = self._add_load(cost, ())
             else:
-                cost = costs.load(*key, _is_next(disk, key))
-                asked[expert] = self._add_load(cost, evicted[expert])
+                coarse = expert in decision.coarse
+                cost = costs.load(*key, _is_next(disk, key), coarse)
+                asked[expert] = self._add_load(cost, evicted[expert], coarse=coarse)
         return asked
 
-    def _add_load(self, cost: tuple[int, ...], left: Sequence[Key]) -> int:
+    def _add_load(self, cost: tuple[int, ...], left: Sequence[Key], *, coarse: bool = False) -> int:
         """A load, and the prefetches that leave for it before they were used; returns its id."""
         columns = self._columns
         if self._noise is not None:
-            cost = self._noise.load(cost)
+            cost = self._noise.load(cost, coarse=coarse)
         columns.kind.append(self._kinds.setdefault(cost, len(self._kinds)))
         columns.drop += [self._fetched.pop(gone) for gone in left if gone in self._fetched]
         columns.drops_to.append(len(columns.drop))

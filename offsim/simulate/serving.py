@@ -52,68 +52,22 @@ class Served(NamedTuple):
     together: Ints
 
     def metrics(self) -> Metrics:
-        """TTFT counts from the arrival of a request."""
+        """TTFT counts from the arrival of a request.
+
+        They are those of the record to the last bit up to 4,000 s; its seconds are rounded beyond.
+        """
         return metrics_of_table(self.outcome.table(), self.outcome.label)
+
+    def record(self) -> RunRecord:
+        """Every step, load, wait and decision, on a clock that starts at 0.
+
+        Raises:
+            ValueError: events were not kept.
+        """
+        return self.outcome.record()
 
 
 def serve(
-    trace: Trace,
-    policy: Policy,
-    calibration: Calibration,
-    arrivals: Sequence[float],
-    batching: Batching,
-    link_bytes_per_s: float | None = None,
-    profile: Trace | None = None,
-    engine: EngineName = "fast",
-    noise_seed: int | None = None,
-) -> RunRecord:
-    """Serve the requests of a trace as they arrive, those together that are there together.
-
-    Args:
-        trace: the router's decisions; each of its rows is computed once.
-        policy: codec, bound, cache and prefetcher; none of them an oracle.
-        calibration: of the machine, the model and that codec and bound.
-        arrivals: [requests] s, in the order in which the trace has the requests.
-        batching: how many may share a step.
-        link_bytes_per_s: pace of the link; None for the machine's own.
-        profile: a trace that a policy may learn from.
-        engine: `fast` or `simpy`; they agree to the last bit.
-        noise_seed: of times drawn from their calibrated spread; None for the calibrated values.
-
-    Returns:
-        What happened, on a clock that starts at 0: SIMULATED, or ESTIMATED where a part of the
-        calibration was not measured.
-
-    Raises:
-        InputError: as for `simulate`; the policy is an oracle; or arrivals are not one for each
-            request, 0 or more and at most LATEST_S.
-    """
-    shared = (trace, policy, calibration, arrivals, batching)
-    return serving(
-        *shared, link_bytes_per_s, profile, engine, noise_seed, events=True
-    ).outcome.record()
-
-
-def predict_serving(
-    trace: Trace,
-    policy: Policy,
-    calibration: Calibration,
-    arrivals: Sequence[float],
-    batching: Batching,
-    link_bytes_per_s: float | None = None,
-    profile: Trace | None = None,
-    engine: EngineName = "fast",
-    noise_seed: int | None = None,
-) -> Metrics:
-    """The metrics of `serve`, without keeping every load, wait and decision.
-
-    They are the same to the last bit up to 4,000 s; the seconds of a record are rounded beyond.
-    """
-    shared = (trace, policy, calibration, arrivals, batching)
-    return serving(*shared, link_bytes_per_s, profile, engine, noise_seed).metrics()
-
-
-def serving(
     trace: Trace,
     policy: Policy,
     calibration: Calibration,
@@ -127,20 +81,27 @@ def serving(
     events: bool = False,
     tell: Callable[[float], None] | None = None,
 ) -> Served:
-    """What `serve` and `predict_serving` are made of; arguments and errors as there.
+    """Serve the requests of a trace as they arrive, those together that are there together.
 
     Args:
-        trace: see `serve`, as for all of the following.
-        policy: see there.
-        calibration: see there.
-        arrivals: see there.
-        batching: see there.
-        link_bytes_per_s: see there.
-        profile: see there.
-        engine: see there.
-        noise_seed: see there.
-        events: whether a record can be made of it: every load, wait and decision is kept.
+        trace: the router's decisions; each of its rows is computed once.
+        policy: codec, bound, cache and prefetcher; none of them an oracle.
+        calibration: of the machine, the model and that codec and bound.
+        arrivals: [requests] s, in the order in which the trace has the requests.
+        batching: how many may share a step.
+        link_bytes_per_s: pace of the link; None for the machine's own.
+        profile: a trace that a policy may learn from.
+        engine: `fast` or `simpy`; they agree to the last bit.
+        noise_seed: of times drawn from their calibrated spread; None for the calibrated values.
+        events: whether every load, wait and decision is kept, so that there can be a record.
         tell: called after each step with the share of the rows computed, 0..1.
+
+    Returns:
+        What happened: SIMULATED, or ESTIMATED where a part of the calibration was not measured.
+
+    Raises:
+        InputError: as for `simulate`; the policy is an oracle; or arrivals are not one for each
+            request, 0 or more and at most LATEST_S.
     """
     check_shapes(trace, calibration)
     check_online(policy)
@@ -152,7 +113,7 @@ def serving(
     # The requests of the trace one after the other are not what will be asked; only its shape is
     # looked at where there is no oracle.
     decider = decider_for(policy, trace, nbytes, profile, costs.sizes)
-    noise = None if noise_seed is None else Noise(calibration, costs.codec, noise_seed)
+    noise = None if noise_seed is None else Noise(calibration, costs.codecs, noise_seed)
     planner = Planner(costs, noise)
     clock = engine_named(engine, costs.machine(), events=events)
     arrival = [whole(float(seconds)) for seconds in _checked(arrivals, trace)]

@@ -119,7 +119,7 @@ def _outcome(
 ) -> Outcome:
     check_shapes(trace, calibration)
     costs = Costs(calibration, policy, link_bytes_per_s)
-    noise = None if noise_seed is None else Noise(calibration, costs.codec, noise_seed)
+    noise = None if noise_seed is None else Noise(calibration, costs.codecs, noise_seed)
     decisions: Sequence[Decision]
     if noise is None and covers(policy):
         plan, decisions = fast_planned(trace, policy, costs, profile)

@@ -1,13 +1,16 @@
 """What a designer asks about: a trace under a policy on a machine, and the same with one change."""
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any
 
-from offsim.calibration.schema import Calibration, Figure
+from offsim.calibration.schema import Calibration, CodecFigures, Figure
 from offsim.policy.policy import Policy
 from offsim.record import Metrics, RunRecord
 from offsim.simulate import predict, simulate
+from offsim.simulate.mixture import calibrated, stored
+from offsim.simulate.simulation import EngineName
 from offsim.trace import Trace
 
 _NOTHING = Figure(label="ESTIMATED", value=0.0, p10=0.0, p90=0.0, samples=1)
@@ -35,13 +38,22 @@ class Case:
         """What it takes; raises as `offsim.simulate.predict`."""
         return predict(*self._parts)
 
-    def record(self) -> RunRecord:
-        """Every load and wait; raises as `offsim.simulate.simulate`."""
-        return simulate(*self._parts)
+    def record(self, engine: EngineName = "fast", noise_seed: int | None = None) -> RunRecord:
+        """Every load and wait; arguments and errors as of `offsim.simulate.simulate`."""
+        return simulate(*self._parts, engine, noise_seed)
 
     @property
     def _parts(self) -> tuple[Trace, Policy, Calibration, float | None, Trace | None]:
         return self.trace, self.policy, self.calibration, self.link_bytes_per_s, self.profile
+
+    @property
+    def figures(self) -> CodecFigures:
+        """Of the policy's codec; of all experts together where it has a table of bounds.
+
+        Raises:
+            InputError: as for `offsim.simulate.mixture.stored`.
+        """
+        return stored(self.calibration, self.policy).figures
 
     @property
     def experts(self) -> int:
@@ -84,26 +96,38 @@ class Case:
     def with_fewer_bits(self, bits: float) -> "Case":
         """The same with blobs that are smaller by so many bits a weight, decoded as fast."""
         model = self.calibration.model
-        less = 3 * model.hidden * model.width * bits / 8
-        figures = self.calibration.codec(*self.policy.key)
-        blobs = [[max(0, round(size - less)) for size in row] for row in figures.blob_bytes]
-        return self._with_codec(blob_bytes=blobs, matrix_bytes=None)
+        less = model.hidden * model.width * bits / 8
+
+        def smaller(figures: CodecFigures) -> dict[str, Any]:
+            blobs, matrices = figures.blob_bytes, figures.matrix_bytes
+            return {
+                "blob_bytes": [[_less(size, 3 * less) for size in row] for row in blobs],
+                "matrix_bytes": None
+                if matrices is None
+                else [[[_less(size, less) for size in one] for one in row] for row in matrices],
+            }
+
+        return self._with_codec(smaller)
 
     def without_loads(self) -> "Case":
         """The same as if every expert were always there: compute alone, to within 1 ps a load."""
-        figures = self.calibration.codec(*self.policy.key)
-        case = self._with_codec(
-            decode_s=_NOTHING,
-            unpack_s=None if figures.unpack_s is None else _NOTHING,
-            compute_slowdown=1.0,
-            decode_slowdown=1.0,
-        ).with_policy(
+
+        def free(figures: CodecFigures) -> dict[str, Any]:
+            return {
+                "decode_s": _NOTHING,
+                "unpack_s": None if figures.unpack_s is None else _NOTHING,
+                "compute_slowdown": 1.0,
+                "decode_slowdown": 1.0,
+            }
+
+        case = self._with_codec(free).with_policy(
             cache="lru",
             slots=self.experts,
             prefetch="none",
             host_bytes=None,
             host_tokens=0,
             keep="decoded",
+            low=None,
         )
         old = case.calibration
         handover = dict.fromkeys(type(old.handover).model_fields, _NOTHING)
@@ -116,9 +140,15 @@ class Case:
         )
         return replace(case, calibration=calibration, link_bytes_per_s=None)
 
-    def _with_codec(self, **changes: Any) -> "Case":
-        """The same with other figures of the policy's codec."""
-        own = self.calibration.codec(*self.policy.key)
-        changed = own.model_copy(update=changes)
-        codecs = [changed if one is own else one for one in self.calibration.codecs]
+    def _with_codec(self, change: Callable[[CodecFigures], dict[str, Any]]) -> "Case":
+        """The same with other figures of the policy's codec, at each of its bounds."""
+        own = calibrated(self.calibration, self.policy)
+        codecs = [
+            one.model_copy(update=change(one)) if any(one is mine for mine in own) else one
+            for one in self.calibration.codecs
+        ]
         return replace(self, calibration=self.calibration.model_copy(update={"codecs": codecs}))
+
+
+def _less(nbytes: int, less: float) -> int:
+    return max(0, round(nbytes - less))

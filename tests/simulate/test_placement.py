@@ -15,7 +15,7 @@ from offsim.simulate import Costs, predict, simulate
 from offsim.simulate.batching import Batching
 from offsim.simulate.fast.planning import covers
 from offsim.simulate.placement import MOST_TOKENS, best_host_tokens, moving_pays_from
-from offsim.simulate.serving import predict_serving, serve
+from offsim.simulate.serving import serve
 from offsim.trace import Trace
 from tests.builders import TOY, calibration, codec_figures, sized, trace_of
 
@@ -250,9 +250,12 @@ def test_requests_that_decode_together_have_their_experts_placed_too(
     policy = policy.model_copy(update=online)
     arrivals = [0.0] * len(set(trace.request.tolist()))
     shared = (trace, policy, figures, arrivals, Batching(3, 2), 250.0, None)
-    fast, slow = (serve(*shared, engine) for engine in ENGINES)  # type: ignore[arg-type]
+    fast, slow = (
+        serve(*shared, engine, events=True).record()  # type: ignore[arg-type]
+        for engine in ENGINES
+    )
     assert fast == slow
-    assert repr(predict_serving(*shared)) == repr(metrics_of(fast))
+    assert repr(serve(*shared).metrics()) == repr(metrics_of(fast))
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

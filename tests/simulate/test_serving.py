@@ -10,9 +10,9 @@ from hypothesis import strategies as st
 from offsim.calibration.schema import Calibration
 from offsim.errors import InputError
 from offsim.policy.policy import Policy
-from offsim.record import metrics_of
-from offsim.simulate import Batching, predict_serving, serve, simulate
-from offsim.simulate.serving import LATEST_S, serving
+from offsim.record import RunRecord, metrics_of
+from offsim.simulate import Batching, serve, simulate
+from offsim.simulate.serving import LATEST_S
 from offsim.simulate.simulation import EngineName
 from offsim.trace import DECODE, PREFILL, Trace
 from tests.builders import calibration, codec_figures, foreseen, trace_of
@@ -28,6 +28,11 @@ def figures(**changes: Any) -> Calibration:
         "cuszp", 0.1, **SHAPE, decode_s=0.3, compute_slowdown=1.5, decode_slowdown=1.25
     )
     return calibration(codec, **SHAPE, handover_s=0.01, **changes)
+
+
+def recorded(*asked: Any, **more: Any) -> RunRecord:
+    """What `serve` keeps of a simulation whose events are kept."""
+    return serve(*asked, **more, events=True).record()
 
 
 def pair() -> Trace:
@@ -47,7 +52,7 @@ def test_two_requests_by_hand() -> None:
     # of the second, which arrived at 2.5: dense until 6, experts 0 and 1 until 8 while 2 and 3
     # are loaded, then these until 10. Third: both experts are there, 3 s.
     machine = calibration(codec_figures(layers=1), layers=1)
-    record = serve(pair(), Policy(slots=4), machine, [0.0, 2.5], Batching(), 1000.0)
+    record = recorded(pair(), Policy(slots=4), machine, [0.0, 2.5], Batching(), 1000.0)
     assert [(step.start, step.end) for step in record.steps] == [(0, 4), (4, 10), (10, 13)]
     assert [step.emitting for step in record.steps] == [(0,), (0, 7), (7,)]
     assert [step.phase for step in record.steps] == [PREFILL, PREFILL, DECODE]
@@ -60,13 +65,13 @@ def test_two_requests_by_hand() -> None:
     metrics = metrics_of(record)
     assert metrics.ttft_s == pytest.approx((4.0 + 7.5) / 2)
     assert (metrics.itl_p50_s, metrics.output_tokens) == (pytest.approx((6 + 3) / 2), 4)
-    served = serving(pair(), Policy(slots=4), machine, [0.0, 2.5], Batching(), 1000.0)
+    served = serve(pair(), Policy(slots=4), machine, [0.0, 2.5], Batching(), 1000.0)
     assert served.together.tolist() == [1, 2, 1]
 
 
 def test_the_machine_waits_for_who_is_not_there_yet() -> None:
     machine = calibration(codec_figures(layers=1), layers=1)
-    record = serve(pair(), Policy(slots=4), machine, [86400.0, 0.0], Batching(), 1000.0)
+    record = recorded(pair(), Policy(slots=4), machine, [86400.0, 0.0], Batching(), 1000.0)
     assert [step.request for step in record.steps] == [7, 7, 0, 0]
     assert record.steps[2].start == 86400
     assert metrics_of(record).ttft_s == pytest.approx((4 + 3) / 2)  # expert 0 is there by then
@@ -103,7 +108,7 @@ def cases(draw: st.DrawFn, prefetch: list[str] = ONLINE) -> dict[str, Any]:
 @given(cases())
 def test_what_always_holds(case: dict[str, Any]) -> None:
     trace: Trace = case["trace"]
-    record = serve(**case)
+    record = recorded(**case)
     steps = record.steps
     assert len(record.decisions()) == len(steps) * LAYERS
     assert all(a.end <= b.start for a, b in pairwise(steps))
@@ -114,10 +119,10 @@ def test_what_always_holds(case: dict[str, Any]) -> None:
         arrival = case["arrivals"][number]
         assert all(step.start >= arrival for step in steps if request in step.emitting)
     # To the last bit, whoever tells the time and whether or not events are kept.
-    assert serve(**case, engine="simpy") == record
+    assert recorded(**case, engine="simpy") == record
     kept = repr(metrics_of(record))
     engines: tuple[EngineName, ...] = ("fast", "simpy")
-    assert {repr(predict_serving(**case, engine=engine)) for engine in engines} == {kept}
+    assert {repr(serve(**case, engine=engine).metrics()) for engine in engines} == {kept}
 
 
 @settings(max_examples=100, deadline=None, derandomize=True)
@@ -126,13 +131,13 @@ def test_one_after_the_other_is_what_simulate_does(case: dict[str, Any]) -> None
     case["batching"] = Batching(max_batch=1)
     case["arrivals"] = [0.0] * len(case["arrivals"])
     alone = {key: value for key, value in case.items() if key not in {"batching", "arrivals"}}
-    assert serve(**case).steps == simulate(**alone).steps
+    assert recorded(**case).steps == simulate(**alone).steps
 
 
 def test_what_the_rows_ask_for_is_asked_once() -> None:
     trace = requests_of([(3, 4), (2, 5), (0, 6)], **SHAPE)
     machine = calibration(codec_figures(**SHAPE), **SHAPE)
-    record = serve(trace, Policy(slots=EXPERTS), machine, [0, 0, 0], Batching(3))
+    record = recorded(trace, Policy(slots=EXPERTS), machine, [0, 0, 0], Batching(3))
     rows = [14, 0, 1, 2, 7, 8]  # the third request decodes; the prompts of the others
     for layer, decision in enumerate(record.steps[0].decisions):
         asked = dict.fromkeys(trace.experts[rows, layer].ravel().tolist())
@@ -185,7 +190,7 @@ def test_shapes_must_agree_and_the_engine_be_known() -> None:
 def test_it_tells_how_far_it_is() -> None:
     machine = calibration(codec_figures(layers=1), layers=1)
     told: list[float] = []
-    serving(pair(), Policy(), machine, [0, 0], Batching(1), tell=told.append)
+    serve(pair(), Policy(), machine, [0, 0], Batching(1), tell=told.append)
     assert told == [0.25, 0.5, 0.75, 1.0]
 
 
@@ -193,13 +198,15 @@ def test_what_was_not_measured_is_estimated() -> None:
     machine = calibration(codec_figures(layers=1), layers=1)
     link = machine.link.model_copy(update={"label": "ESTIMATED"})
     estimated = machine.model_copy(update={"link": link})
-    assert serve(pair(), Policy(), machine, [0, 0], Batching()).label == "SIMULATED"
-    assert predict_serving(pair(), Policy(), estimated, [0, 0], Batching()).label == "ESTIMATED"
+    assert recorded(pair(), Policy(), machine, [0, 0], Batching()).label == "SIMULATED"
+    metrics = serve(pair(), Policy(), estimated, [0, 0], Batching()).metrics()
+    assert metrics.label == "ESTIMATED"
 
 
 def test_a_day_later_everything_takes_as_long() -> None:
     trace, machine = requests_of([(3, 4), (2, 5), (0, 6)], **SHAPE), figures()
     policy = Policy(codec="cuszp", bound=0.1, slots=3)
-    early = predict_serving(trace, policy, machine, [0.5, 1.5, 2.5], Batching(2, 2), 1000.0)
+    shared = (trace, policy, machine)
+    early = serve(*shared, [0.5, 1.5, 2.5], Batching(2, 2), 1000.0)
     later = [86400.5, 86401.5, 86402.5]
-    assert predict_serving(trace, policy, machine, later, Batching(2, 2), 1000.0) == early
+    assert serve(*shared, later, Batching(2, 2), 1000.0).metrics() == early.metrics()

@@ -30,7 +30,7 @@ _LAST: WeakKeyDictionary[Trace, tuple[Any, Trace | None, Decided]] = WeakKeyDict
 
 def covers(policy: Policy) -> bool:
     """Whether compiled code decides for this policy; else its Python classes do."""
-    return policy.cache in CACHES and not policy.placed
+    return policy.cache in CACHES and not policy.placed and policy.low is None
 
 
 def fast_planned(
