@@ -13,7 +13,7 @@ from offsim.policy.policy import Policy
 from offsim.record import Metrics
 from offsim.simulate.arrivals import Seconds, at_once, even, poisson
 from offsim.simulate.batching import Batching
-from offsim.simulate.serving import serving
+from offsim.simulate.serving import serve
 from offsim.trace import DECODE, PREFILL, Trace
 from offsim.trace.importers import Options, importer_named
 from offsim.units import show_bytes, show_seconds
@@ -91,10 +91,10 @@ def main() -> None:
         f"{REQUESTS} requests of {shape.title}, {trace.tokens} rows, on {profile.title}, "
         f"{policy} of {shape.experts} a layer"
     )
-    serving(cuts(trace, 2, SEED), policy, machine, at_once(2), Batching())  # compiles
+    serve(cuts(trace, 2, SEED), policy, machine, at_once(2), Batching())  # compiles
     for name, (arrivals, batching) in SCENES.items():
         start = perf_counter()
-        served = serving(trace, policy, machine, arrivals, batching)
+        served = serve(trace, policy, machine, arrivals, batching)
         metrics = served.metrics()
         took = perf_counter() - start
         table = served.outcome.table()

@@ -72,7 +72,7 @@ def make(
     down: Annotated[Text, typer.Option(help="matrix: bound of the down matrices.")] = None,
     as_json: options.Json = False,
 ) -> None:
-    """Write a table of bounds, for `--bounds` of `offsim simulate` and `offsim run`.
+    """Write a table of bounds, for `--bounds` of `offsim simulate`, `offsim run` and others.
 
     Example: offsim bounds make --kind zones --layers 4 --shallow 0.01 --middle 0.02 --deep 0.03
     --out bounds.yaml

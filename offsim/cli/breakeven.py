@@ -1,44 +1,45 @@
 """`offsim breakeven`: where compressed experts are faster than raw ones."""
 
 import math
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from offsim.cli import display, options
+from offsim.cli.groups import Loading, Placement, Storage, grouped
 
 if TYPE_CHECKING:
+    from offsim.policy.bounds import Bounds
     from offsim.policy.policy import Policy
     from offsim.study.breakeven import Breakevens
 
 
+@grouped
 def breakeven(
-    trace: Annotated[Path, typer.Option(help="Trace file.")],
+    *,
+    trace: options.TraceFile,
     calibration: options.CalibrationFile,
     codec: Annotated[
         list[str] | None,
-        typer.Option(help="NAME:BOUND, as often as wanted; default: all of the calibration."),
+        typer.Option(
+            help="NAME:BOUND, or NAME for what has no bound of its own; as often as wanted; "
+            "default: all of the calibration."
+        ),
     ] = None,
-    cache: options.Cache = "lru",
-    slots: options.Slots = 4,
-    scope: options.Scope = options.PoolScope.LAYER,
-    profile: options.Profile = None,
-    prefetch: options.Prefetch = "none",
-    distance: options.Distance = 1,
-    prefetch_budget: options.PrefetchBudget = None,
-    precision: options.Precision = 1.0,
-    recall: options.Recall = 1.0,
-    chunk: options.Chunk = None,
-    pipelined: options.Pipelined = False,
-    channels: options.Channels = 1,
-    decoders: options.Decoders = 1,
-    host_memory: options.HostMemory = None,
-    host_tokens: options.HostTokens = "0",
-    keep: options.Keep = options.KeepName.DECODED,
+    bounds: Annotated[
+        Path | None,
+        typer.Option(
+            "--bounds",
+            help="Table of bounds (YAML, `offsim bounds make`) of each --codec that is given as "
+            "NAME alone.",
+        ),
+    ] = None,
+    loading: Loading,
+    placement: Placement,
     link: options.LinkSpeed = "paced",
-    figure: Annotated[Path | None, typer.Option(help="Also draw it into this PNG.")] = None,
+    figure: options.Figure = None,
     as_json: options.Json = False,
 ) -> None:
     """Find the bandwidth and the cache size up to which each codec is faster than raw.
@@ -46,54 +47,65 @@ def breakeven(
     Example: offsim breakeven --trace traces/embedded.safetensors --calibration
     calibration/machines/xeon-2core.yaml --codec cuszp:0.0625 --slots 3 --link 60
     """
-    from offsim.cli.case import case_of
-    from offsim.cli.placement import placing, with_auto
-    from offsim.cli.policies import moving, policy_of, prefetching
+    from offsim.cli.case import asked_policy, case_of
     from offsim.files import check_writable
     from offsim.study.breakeven import breakevens
+    from offsim.trace import load_trace
 
-    policy = policy_of("raw", 0.0, cache, slots, scope.value)
-    policy = prefetching(policy, prefetch, distance, prefetch_budget, precision, recall)
-    policy = moving(policy, chunk, pipelined, channels, 1)  # raw has nothing to decode, others may
-    policy = policy.model_copy(
-        update={"transfer": policy.transfer.model_copy(update={"decoders": decoders})}
-    )
-    policy = placing(policy, host_memory, host_tokens, keep.value)
-    keys = [_key(text) for text in codec or ()]
+    # Raw has nothing that the host could decode, others may.
+    policy = asked_policy(Storage(), replace(loading, decoders=1), placement)
+    transfer = policy.transfer.model_copy(update={"decoders": loading.decoders})
+    policy = policy.model_copy(update={"transfer": transfer})
+    asked = _asked(codec or [], bounds)
     if figure is not None:
         check_writable(figure.parent)
-    case = case_of(trace, calibration, policy, link, profile)
-    policy = with_auto(policy, host_tokens, case.calibration, case.link_bytes_per_s)
-    case = case.with_policy(host_tokens=policy.host_tokens)
+    case = case_of(
+        load_trace(trace), calibration, policy, link, loading.profile, placement.host_tokens
+    )
     with display.progress(as_json) as tell:
-        found = breakevens(case, keys, tell)
+        found = breakevens(case, asked, tell)
         if figure is not None:
             from offsim.files import replacing
             from offsim.report.breakevens import breakeven_figure
             from offsim.report.style import png
 
-            image = png(breakeven_figure(found, _about(policy)))
+            image = png(breakeven_figure(found, _about(case.policy)))
             with replacing(figure) as partial:
                 partial.write_bytes(image)
     if as_json:
-        display.emit_json({**asdict(found), "setting": policy.model_dump(mode="json")})
+        display.emit_json({**asdict(found), "setting": case.policy.model_dump(mode="json")})
     else:
-        _show(found, policy)
+        _show(found, case.policy)
 
 
-def _key(text: str) -> tuple[str, float]:
-    """Codec and bound of NAME:BOUND.
+def _asked(codecs: list[str], bounds: Path | None) -> list[tuple[str, "float | Bounds"]]:
+    """Each codec with its bound, or with the table where it is given as NAME alone.
 
     Raises:
-        InputError: it is not of this form, or no codec can have this bound.
+        InputError: one is not of this form, no codec can have this bound, the table cannot be read,
+            or it is of no codec.
+        FormatError: the file is not a table of bounds.
     """
+    from offsim.errors import InputError
+
+    found = [_codec(text, bounds) for text in codecs]
+    if bounds is not None and not any(policy.bounds for policy in found):
+        raise InputError("--bounds is of a codec without a bound of its own; give --codec NAME")
+    return [(policy.codec, policy.bounds or policy.bound) for policy in found]
+
+
+def _codec(text: str, bounds: Path | None) -> "Policy":
+    """A policy with the codec and bound of NAME:BOUND, or the table of bounds for NAME."""
     from offsim.cli.policies import policy_of
+    from offsim.codec.registry import codec_named
     from offsim.errors import InputError
 
     name, colon, bound = text.rpartition(":")
-    name, bound = (name, bound) if colon else (text, "0")
+    if not colon or "=" in bound:  # options of the codec, and no bound
+        takes_bounds = codec_named(text).promise == "bound"
+        return policy_of(text, 0.0, bounds=bounds if takes_bounds else None)
     try:
-        return policy_of(name, float(bound)).key
+        return policy_of(name, float(bound))
     except ValueError:
         raise InputError(f"--codec {text}: {bound!r} is not a number") from None
 

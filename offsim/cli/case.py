@@ -1,53 +1,87 @@
 """From the files and options of a command to what it asks about."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import typer
 
+from offsim.calibration.schema import Calibration
 from offsim.cli import display
+from offsim.cli.groups import Loading, Placement, Storage
+from offsim.cli.placement import placing, with_auto
+from offsim.cli.policies import link_speed, moving, policy_of, prefetching, resolved
+from offsim.files import read_yaml
+from offsim.policy.policy import Policy
+from offsim.simulate.mixture import stored
+from offsim.simulate.simulation import check_shapes
+from offsim.study.case import Case
+from offsim.study.reference import layer_s
+from offsim.trace import Trace, load_trace
 
-if TYPE_CHECKING:
-    from offsim.policy.policy import Policy
-    from offsim.study.case import Case
+
+def asked_policy(storage: Storage, loading: Loading, placement: Placement | None = None) -> Policy:
+    """The policy of the options; `auto` of `--host-tokens` is left for `case_of`.
+
+    Raises:
+        InputError: a value that cannot be, or one that nothing heeds.
+        FormatError: a file is not a table of bounds.
+    """
+    policy = policy_of(
+        storage.codec,
+        storage.bound,
+        loading.cache,
+        loading.slots,
+        loading.scope.value,
+        storage.bounds,
+    )
+    policy = prefetching(
+        policy,
+        loading.prefetch,
+        loading.distance,
+        loading.prefetch_budget,
+        loading.precision,
+        loading.recall,
+    )
+    policy = moving(policy, loading.chunk, loading.pipelined, loading.channels, loading.decoders)
+    if placement is None:
+        return policy
+    return placing(policy, placement.host_memory, placement.host_tokens, placement.keep.value)
 
 
 def case_of(
-    trace: Path, calibration: Path, policy: "Policy", link: str, profile: Path | None
-) -> "Case":
-    """Read a trace and a calibration; a note on stderr where the trace is of another codec.
+    trace: Trace,
+    calibration: Path,
+    policy: Policy,
+    link: str,
+    profile: Path | None,
+    host_tokens: str,
+) -> Case:
+    """Read a calibration and a profile; a note on stderr where the trace is of another codec.
 
     Args:
-        trace: file.
+        trace: the router's decisions.
         calibration: file.
-        policy: of the options.
+        policy: of `asked_policy`.
         link: as the option has it.
         profile: trace file that the policy learns from, or None.
+        host_tokens: as the option has it.
 
     Raises:
-        InputError: a file is not what it should be, they are of different shapes, the codec and
-            bound were not calibrated, or the link is no speed.
+        InputError: a file is not what it should be, trace and calibration are of different shapes,
+            the codec and bound were not calibrated, the link is no speed, or the host cannot
+            compute.
     """
-    from offsim.calibration.schema import Calibration
-    from offsim.cli.policies import link_speed, resolved
-    from offsim.files import read_yaml
-    from offsim.simulate.simulation import check_shapes
-    from offsim.study.case import Case
-    from offsim.study.reference import layer_s
-    from offsim.trace import load_trace
-
     speed = link_speed(link)
-    recorded = load_trace(trace)
     known = load_trace(profile) if profile is not None else None
     figures = read_yaml(calibration, Calibration)
-    check_shapes(recorded, figures)
-    figures.codec(*policy.key)  # refuses what was not calibrated before anything is said
-    if (recorded.info.codec, recorded.info.bound) not in {("raw", 0.0), policy.key}:
+    check_shapes(trace, figures)
+    stored(figures, policy)  # refuses what was not calibrated before anything is said
+    if (trace.info.codec, trace.info.bound) not in {("raw", 0.0), policy.key}:
         typer.echo(
-            f"offsim: note: the trace is of a model under {recorded.info.codec} "
-            f"{recorded.info.bound:g}; routing under {policy.storage} may differ",
+            f"offsim: note: the trace is of a model under {trace.info.codec} "
+            f"{trace.info.bound:g}; routing under {policy.storage} may differ",
             err=True,
         )
-    display.note_compiling()
     pace = resolved(speed, lambda: layer_s(figures), figures.model.expert_bytes)
-    return Case(recorded, policy, figures, pace, known)
+    policy = with_auto(policy, host_tokens, figures, pace)
+    display.note_compiling()
+    return Case(trace, policy, figures, pace, known)

@@ -2,12 +2,12 @@
 
 import math
 from dataclasses import asdict
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any
+from typing import TYPE_CHECKING, Any
 
 import typer
 
 from offsim.cli import display, options
+from offsim.cli.groups import Loading, Placement, Storage, grouped
 
 if TYPE_CHECKING:
     from offsim.policy.policy import Policy
@@ -15,29 +15,16 @@ if TYPE_CHECKING:
     from offsim.study.working_set import WorkingSet
 
 
+@grouped
 def explain(
-    trace: Annotated[Path, typer.Option(help="Trace file.")],
+    *,
+    trace: options.TraceFile,
     calibration: options.CalibrationFile,
-    codec: options.Codec = "raw",
-    bound: options.Bound = 0.0,
-    cache: options.Cache = "lru",
-    slots: options.Slots = 4,
-    scope: options.Scope = options.PoolScope.LAYER,
-    profile: options.Profile = None,
-    prefetch: options.Prefetch = "none",
-    distance: options.Distance = 1,
-    prefetch_budget: options.PrefetchBudget = None,
-    precision: options.Precision = 1.0,
-    recall: options.Recall = 1.0,
-    chunk: options.Chunk = None,
-    pipelined: options.Pipelined = False,
-    channels: options.Channels = 1,
-    decoders: options.Decoders = 1,
-    host_memory: options.HostMemory = None,
-    host_tokens: options.HostTokens = "0",
-    keep: options.Keep = options.KeepName.DECODED,
+    storage: Storage,
+    loading: Loading,
+    placement: Placement,
     link: options.LinkSpeed = "paced",
-    figure: Annotated[Path | None, typer.Option(help="Also draw it into this PNG.")] = None,
+    figure: options.Figure = None,
     as_json: options.Json = False,
 ) -> None:
     """Say why a policy takes the time that it takes, and what would help.
@@ -48,21 +35,18 @@ def explain(
     Example: offsim explain --trace traces/embedded.safetensors --calibration
     calibration/machines/xeon-2core.yaml --slots 3 --link 60 --figure explained.png
     """
-    from offsim.cli.case import case_of
-    from offsim.cli.placement import placing, with_auto
-    from offsim.cli.policies import described, moving, policy_of, prefetching
+    from offsim.cli.case import asked_policy, case_of
+    from offsim.cli.policies import described
     from offsim.files import check_writable
     from offsim.study.explain import explain as explained
+    from offsim.trace import load_trace
 
-    policy = policy_of(codec, bound, cache, slots, scope.value)
-    policy = prefetching(policy, prefetch, distance, prefetch_budget, precision, recall)
-    policy = moving(policy, chunk, pipelined, channels, decoders)
-    policy = placing(policy, host_memory, host_tokens, keep.value)
+    policy = asked_policy(storage, loading, placement)
     if figure is not None:
         check_writable(figure.parent)
-    case = case_of(trace, calibration, policy, link, profile)
-    policy = with_auto(policy, host_tokens, case.calibration, case.link_bytes_per_s)
-    case = case.with_policy(host_tokens=policy.host_tokens)
+    case = case_of(
+        load_trace(trace), calibration, policy, link, loading.profile, placement.host_tokens
+    )
     with display.progress(as_json) as tell:
         found = explained(case, tell)
         if figure is not None:
@@ -70,13 +54,13 @@ def explain(
             from offsim.report.explained import explained_figure
             from offsim.report.style import png
 
-            image = png(explained_figure(found, described(policy)))
+            image = png(explained_figure(found, described(case.policy)))
             with replacing(figure) as partial:
                 partial.write_bytes(image)
     if as_json:
-        display.emit_json(_json(found, policy, case.bandwidth))
+        display.emit_json(_json(found, case.policy, case.bandwidth))
     else:
-        _show(found, policy)
+        _show(found, case.policy)
 
 
 def _json(found: "Explained", policy: "Policy", bandwidth: float) -> dict[str, Any]:

@@ -276,8 +276,8 @@ def _name(load: Load) -> str:
 
 
 def _given_up(load: Load) -> bool:
-    """Whether a prefetch did not get as far as the last stage."""
-    return load.ahead and not load.used and all(span.stage != STAGES[-1] for span in load.spans)
+    """Whether a prefetch was neither asked for nor there in the end."""
+    return load.ahead and not load.used and not load.arrived
 
 
 def _of_load(load: Load, whose: Event) -> Event:

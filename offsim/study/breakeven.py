@@ -8,6 +8,7 @@ from typing import Literal
 import numpy as np
 
 from offsim.errors import InputError
+from offsim.policy.bounds import Bounds
 from offsim.record.events import Label
 from offsim.simulate import Costs
 from offsim.study.case import Case
@@ -63,7 +64,8 @@ class CodecBreakeven:
 
     Attributes:
         codec: its name.
-        bound: absolute, unit of the weights.
+        bound: absolute, unit of the weights; 0 where it has a table of bounds.
+        storage: codec and bound, or its table, as one short text.
         placement: where it decodes.
         tpot_s: [bandwidths]
         crossings: over the bandwidth, rising; each to within `TOLERANCE`.
@@ -75,6 +77,7 @@ class CodecBreakeven:
 
     codec: str
     bound: float
+    storage: str
     placement: str
     tpot_s: list[float]
     crossings: list[Crossing]
@@ -87,11 +90,6 @@ class CodecBreakeven:
     def largest_slots(self) -> int | None:
         """The most slots at which it is faster, of those tried; None where it never is."""
         return max(self.faster_slots, default=None)
-
-    @property
-    def storage(self) -> str:
-        """Codec and bound as one short text."""
-        return f"{self.codec} {self.bound:g}" if self.bound else self.codec
 
 
 @dataclass(frozen=True)
@@ -119,14 +117,15 @@ class Breakevens:
 
 def breakevens(
     case: Case,
-    keys: Sequence[tuple[str, float]] = (),
+    asked: Sequence[tuple[str, float | Bounds]] = (),
     progress: Progress = lambda what, share: None,
 ) -> Breakevens:
     """Hold codecs against raw.
 
     Args:
         case: trace, policy and machine; codec and bound of the policy are not looked at.
-        keys: codecs and bounds; all of the calibration but raw where there are none.
+        asked: codecs, each with its bound or its table of bounds; all of the calibration but raw
+            where there are none.
         progress: told what is simulated next, and the share done, 0..1.
 
     Raises:
@@ -134,14 +133,11 @@ def breakevens(
             two output tokens, or as for `predict`.
     """
     calibrated = [(figures.codec, figures.bound) for figures in case.calibration.codecs]
-    case.calibration.codec(*RAW)
-    asked = list(dict.fromkeys(keys or calibrated))
-    asked = [key for key in asked if key[0] != RAW[0]]
-    if not asked:
+    others = [one for one in dict.fromkeys(asked or calibrated) if one[0] != RAW[0]]
+    rivals = [_stored_as(case, *one) for one in (RAW, *others)]
+    figures = [rival.figures for rival in rivals]  # refuses what was not calibrated
+    if not others:
         raise InputError("there is no codec but raw to hold against raw; calibrate with another")
-    for key in asked:
-        case.calibration.codec(*key)
-    rivals = [case.with_policy(codec=codec, bound=bound) for codec, bound in (RAW, *asked)]
     rivals[0] = rivals[0].with_policy(keep="decoded")  # it is never compressed
     progress("at the given link", 0.0)
     given = [rival.predict() for rival in rivals]
@@ -168,7 +164,8 @@ def breakevens(
             CodecBreakeven(
                 codec=rival.policy.codec,
                 bound=rival.policy.bound,
-                placement=case.calibration.codec(*rival.policy.key).placement,
+                storage=rival.policy.storage,
+                placement=figures[at].placement,
                 tpot_s=over_links[at],
                 crossings=crossings,
                 slots_tpot_s=over_slots[at],
@@ -207,8 +204,8 @@ def bandwidths_tried(link_bytes: int) -> list[float]:
 
 def alone(raw: Case, codec: Case) -> ClosedForm:
     """One expert of each, alone."""
-    sizes = [float(np.mean(c.calibration.codec(*c.policy.key).blob_bytes)) for c in (raw, codec)]
     costs = [Costs(c.calibration, c.policy, c.link_bytes_per_s) for c in (raw, codec)]
+    sizes = [float(np.mean(cost.codec.blob_bytes)) for cost in costs]
     figures = costs[1].codec
     if figures.placement == "host":
         sizes[1] = codec.calibration.model.expert_bytes
@@ -223,6 +220,13 @@ def alone(raw: Case, codec: Case) -> ClosedForm:
     else:
         bandwidth = fewer / decode_s if decode_s > 0 else math.inf
     return ClosedForm(raw_s, codec_s, bandwidth)
+
+
+def _stored_as(case: Case, codec: str, bound: float | Bounds) -> Case:
+    """The same with experts under another codec, at a bound or under a table of bounds."""
+    if isinstance(bound, Bounds):
+        return case.with_policy(codec=codec, bound=0.0, bounds=bound)
+    return case.with_policy(codec=codec, bound=bound, bounds=None)
 
 
 def _at(case: Case, progress: Progress, share: float) -> float:

@@ -5,7 +5,6 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from offsim.calibration.schema import Calibration
 from offsim.errors import InputError
 from offsim.policy.prefetchers.registry import NONE
 from offsim.policy.registry import eviction_named
@@ -224,11 +223,11 @@ def _faster_link(case: Case, tpot_s: float) -> Change:
 
 def _fewer_bits(case: Case, tpot_s: float) -> Change:
     """A bit a weight, of blobs that are decoded as fast as before."""
-    if case.calibration.codec(*case.policy.key).placement == "host":
+    if case.figures.placement == "host":
         what = "nothing: the host decodes, so that the stored bytes cross the link"
         return Change("compression", what, tpot_s, tpot_s)
     smaller = case.with_fewer_bits(1)
-    mean = [_mean_blob(one.calibration, case.policy.key) for one in (case, smaller)]
+    mean = [float(np.mean(one.figures.blob_bytes)) for one in (case, smaller)]
     model = case.calibration.model
     bits = [8 * size / (3 * model.hidden * model.width) for size in mean]
     less = _count(bits[0] - bits[1], "bit")
@@ -239,10 +238,6 @@ def _fewer_bits(case: Case, tpot_s: float) -> Change:
 def _count(number: float, what: str) -> str:
     text = f"{number:.3g}"
     return f"{text} {what}" if text == "1" else f"{text} {what}s"
-
-
-def _mean_blob(calibration: Calibration, key: tuple[str, float]) -> float:
-    return float(np.mean(calibration.codec(*key).blob_bytes))
 
 
 def foresight_of(case: Case, metrics: Metrics) -> Foresight:

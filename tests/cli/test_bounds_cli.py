@@ -1,6 +1,7 @@
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import pytest
 from typer.testing import CliRunner
@@ -165,71 +166,139 @@ def test_help_has_an_example(command: str) -> None:
 
 
 @pytest.fixture
-def simulate(tmp_path: Path) -> tuple[str, ...]:
-    """A command that simulates a trace on a machine that knows two bounds of cuszp."""
+def asked(tmp_path: Path) -> tuple[str, ...]:
+    """What asks about a trace on a machine that knows two bounds of cuszp, behind a command."""
     save_trace(TOY, tmp_path / "t.safetensors")
     bounds = ((0.125, 900), (0.25, 600))
     codecs = [codec_figures("cuszp", b, blob_bytes=size) for b, size in bounds]
     write_yaml(tmp_path / "c.yaml", calibration(codec_figures(), *codecs))
     files = ("--trace", str(tmp_path / "t.safetensors"), "--calibration", str(tmp_path / "c.yaml"))
-    return ("simulate", *files, "--slots", "0", "--link", "0.0001", "--codec", "cuszp", "--json")
+    return (*files, "--slots", "0", "--link", "0.0001", "--codec", "cuszp", "--json")
 
 
 def facts(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *arguments: str
-) -> dict[str, float]:
+) -> dict[str, Any]:
     assert run(monkeypatch, *arguments) == 0
-    shown: dict[str, float] = json.loads(capsys.readouterr().out)
+    shown: dict[str, Any] = json.loads(capsys.readouterr().out)
     return shown
 
 
-def test_simulate_takes_a_table(
+@pytest.mark.parametrize("command", ["simulate", "serve"])
+def test_a_table_decides_the_bytes(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
-    simulate: tuple[str, ...],
-) -> None:
-    file = tmp_path / "b.yaml"
-    write_yaml(file, uniform(Bound(0.25)))
-    alike = facts(monkeypatch, capsys, *simulate, "--bound", "0.25")
-    assert facts(monkeypatch, capsys, *simulate, "--bounds", str(file)) == alike
-    write_yaml(file, by_layer([Bound(0.125), Bound(0.25), Bound(0.25)]))
-    mixed = facts(monkeypatch, capsys, *simulate, "--bounds", str(file))
-    lookups = alike["link_bytes"] / 600
-    assert mixed["link_bytes"] == lookups / 3 * 900 + lookups * 2 / 3 * 600
-
-
-@pytest.mark.parametrize("command", ["simulate", "run"])
-def test_a_bound_and_a_table_are_refused(
-    monkeypatch: pytest.MonkeyPatch,
-    capsys: pytest.CaptureFixture[str],
-    tmp_path: Path,
-    simulate: tuple[str, ...],
+    asked: tuple[str, ...],
     command: str,
 ) -> None:
     file = tmp_path / "b.yaml"
     write_yaml(file, uniform(Bound(0.25)))
-    asked = simulate if command == "simulate" else ("run", "--codec", "cuszp")
+    alike = facts(monkeypatch, capsys, command, *asked, "--bound", "0.25")
+    assert facts(monkeypatch, capsys, command, *asked, "--bounds", str(file)) == alike
+    write_yaml(file, by_layer([Bound(0.125), Bound(0.25), Bound(0.25)]))
+    mixed = facts(monkeypatch, capsys, command, *asked, "--bounds", str(file))
+    lookups = alike["link_bytes"] / 600
+    assert mixed["link_bytes"] == lookups / 3 * 900 + lookups * 2 / 3 * 600
+
+
+def test_explain_takes_a_table(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    asked: tuple[str, ...],
+) -> None:
+    file = tmp_path / "b.yaml"
+    write_yaml(file, uniform(Bound(0.25)))
+    alike = facts(monkeypatch, capsys, "explain", *asked, "--bound", "0.25")
+    found = facts(monkeypatch, capsys, "explain", *asked, "--bounds", str(file))
+    assert Bounds.model_validate(found.pop("setting")["bounds"]) == uniform(Bound(0.25))
+    assert alike.pop("setting")["bound"] == 0.25
+    assert found == alike
+    write_yaml(file, by_layer([Bound(0.125), Bound(0.25), Bound(0.25)]))
+    mixed = facts(monkeypatch, capsys, "explain", *asked, "--bounds", str(file))
+    nbytes = [one["policy"]["link_bytes"] for one in (mixed, alike)]
+    assert nbytes[0] / nbytes[1] == pytest.approx(700 / 600)
+    assert mixed["resident"]["tpot_s"] == alike["resident"]["tpot_s"]
+
+
+def test_breakeven_holds_a_table_against_raw(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    asked: tuple[str, ...],
+) -> None:
+    file = tmp_path / "b.yaml"
+    write_yaml(file, uniform(Bound(0.25)))
+    more = ("--bounds", str(file), "--codec", "cuszp:0.25")
+    one, bound = facts(monkeypatch, capsys, "breakeven", *asked, *more)["codecs"]
+    assert (one.pop("storage"), one.pop("bound")) == ("cuszp bounds 0 rules", 0)
+    assert (bound.pop("storage"), bound.pop("bound")) == ("cuszp 0.25", 0.25)
+    assert one == bound
+    write_yaml(file, by_layer([Bound(0.125), Bound(0.25), Bound(0.25)]))
+    assert run(monkeypatch, "breakeven", *asked[:-1], *more[:2]) == 0
+    assert "cuszp bounds 2 rules" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize(
+    ("codecs", "says"),
+    [
+        ((), "--bounds is of a codec without a bound of its own; give --codec NAME"),
+        (("cuszp:0.25",), "--bounds is of a codec without a bound of its own"),
+        (("lossless",), "--bounds is of a codec without a bound of its own"),
+        (("sz3",), "sz3 at bound 0.25 is not in the calibration"),
+        (("cuszp:mode=plain",), "cuszp:mode=plain at bound 0.25 is not in the calibration"),
+    ],
+)
+def test_breakeven_refuses_a_table_of_no_codec(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    asked: tuple[str, ...],
+    codecs: tuple[str, ...],
+    says: str,
+) -> None:
+    file = tmp_path / "b.yaml"
+    write_yaml(file, uniform(Bound(0.25)))
+    named = [part for codec in codecs for part in ("--codec", codec)]
+    assert run(monkeypatch, "breakeven", *asked[:-3], "--bounds", str(file), *named) == 2
+    (message,) = [line for line in capsys.readouterr().err.splitlines() if line.strip()]
+    assert says in message
+
+
+@pytest.mark.parametrize("command", ["simulate", "serve", "explain", "run"])
+def test_a_bound_and_a_table_are_refused(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    asked: tuple[str, ...],
+    command: str,
+) -> None:
+    file = tmp_path / "b.yaml"
+    write_yaml(file, uniform(Bound(0.25)))
+    given = ("--codec", "cuszp") if command == "run" else asked
     for more, says in (
         (("--bound", "0.25"), "give one of them"),
         (("--codec", "raw"), "codec raw takes no bounds; leave --bounds out"),
     ):
-        assert run(monkeypatch, *asked, "--bounds", str(file), *more) == 2
+        assert run(monkeypatch, command, *given, "--bounds", str(file), *more) == 2
         (message,) = capsys.readouterr().err.splitlines()
         assert says in message
 
 
-def test_simulate_names_what_is_not_calibrated(
+@pytest.mark.parametrize("command", ["simulate", "serve", "explain", "breakeven"])
+def test_what_is_not_calibrated_is_named(
     monkeypatch: pytest.MonkeyPatch,
     capsys: pytest.CaptureFixture[str],
     tmp_path: Path,
-    simulate: tuple[str, ...],
+    asked: tuple[str, ...],
+    command: str,
 ) -> None:
     file = tmp_path / "b.yaml"
     write_yaml(file, by_matrix(Bound(0.125), Bound(0.25), Bound(0.25)))
-    assert run(monkeypatch, *simulate, "--bounds", str(file)) == 2
+    assert run(monkeypatch, command, *asked, "--bounds", str(file)) == 2
     assert "calibrate again" in capsys.readouterr().err.splitlines()[-1]
     write_yaml(file, uniform(Bound(0.5)))
-    assert run(monkeypatch, *simulate, "--bounds", str(file)) == 2
+    assert run(monkeypatch, command, *asked, "--bounds", str(file)) == 2
     assert "0.5 is not in the calibration" in capsys.readouterr().err.splitlines()[-1]
     assert len(read_yaml(tmp_path / "c.yaml", Calibration).codecs) == 3

@@ -11,8 +11,8 @@ from offsim.codec import CODECS
 from offsim.codec.cuszp_kernels import kernels
 from offsim.files import write_yaml
 from offsim.testbed.load import CHECKPOINT
-from offsim.trace import save_trace
-from tests.builders import calibration, trace_of
+from offsim.trace import Trace, save_trace
+from tests.builders import calibration, codec_figures, trace_of
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -127,6 +127,28 @@ def test_simulate_prints_json(
     assert metrics["lookups"] == 12
     assert metrics["hit_rate"] == pytest.approx(3 / 12)
     assert metrics["ttft_s"] == pytest.approx(12.0)  # 3 layers: dense, wait, two experts
+
+
+@pytest.mark.parametrize("command", ["simulate", "serve", "explain", "breakeven"])
+def test_a_trace_of_another_codec_is_noted(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+    command: str,
+) -> None:
+    made = trace_of([[[0, 1]] * 3, [[1, 2]] * 3])
+    lossy = made.info.model_copy(update={"codec": "cuszp", "bound": 0.5})
+    save_trace(Trace(lossy, **made.arrays()), tmp_path / "t.safetensors")
+    own = codec_figures("cuszp", 0.5)
+    write_yaml(tmp_path / "c.yaml", calibration(codec_figures(), own))
+    files = ("--trace", str(tmp_path / "t.safetensors"), "--calibration", str(tmp_path / "c.yaml"))
+    asked = (command, *files, "--link", "0.001", "--json")
+    assert run(monkeypatch, *asked) == 0
+    said = "offsim: note: the trace is of a model under cuszp 0.5; routing under raw may differ"
+    assert said in capsys.readouterr().err.splitlines()
+    if command != "breakeven":
+        assert run(monkeypatch, *asked, "--codec", "cuszp", "--bound", "0.5") == 0
+        assert "note" not in capsys.readouterr().err
 
 
 def test_trace_info_prints_json_and_draws(

@@ -13,6 +13,7 @@ from offsim import __version__
 from offsim.errors import InputError
 from offsim.policy.cache import Decision
 from offsim.policy.policy import Policy
+from offsim.policy.transfer import Transfer
 from offsim.record import Load, RunRecord, Span, StepRecord, Wait
 from offsim.record.events import SELDOM, STAGES
 from offsim.record.timeline import COUNTERS, TRACKS, not_kept, timeline_events, write_timeline
@@ -159,6 +160,32 @@ def test_prefetches_are_told_apart() -> None:
     first, second = (e["args"] for e in events if e["name"] == "decode, request 0")
     assert (first["prefetches"], first["given up"], first["late"]) == (3, 2, 0)
     assert (second["hits"], second["late"], second["misses"]) == (0, 1, 1)
+
+
+def test_what_has_arrived_was_not_given_up_on_whatever_path() -> None:
+    there = Load(1, 5, 100, 1.0, [Span("link", 1.0, 1.5)], ahead=True, used=False, ends_with="link")
+    cut = Load(1, 6, 100, 1.0, [Span("link", 1.5, 1.75)], ahead=True, used=False, ends_with=None)
+    decision = Decision(0, (), (), (), (), ((1, 5), (1, 6)), ((), ()))
+    record = RunRecord("SIMULATED", [StepRecord(0, 1, 0.0, 2.0, [decision], [there, cut])])
+    events = checked(list(timeline_events(record)))
+    names = [name for name, _, _ in slices(events, "link")]
+    assert names == ["prefetch L1 E5", "prefetch L1 E6, given up"]
+    assert events[0]["args"]["given up"] == 1
+
+
+@pytest.mark.parametrize(("link", "cut"), [(10_000.0, 0), (200.0, 5)])
+def test_raw_prefetches_arrive_where_the_link_is_fast(link: float, cut: int) -> None:
+    trace = trace_of([[[step % 3, 3 + step % 2]] * 3 for step in range(12)], 8)
+    chunks = Transfer(chunk_bytes=250)  # of 1000
+    policy = Policy(slots=4, prefetch="noisy-oracle", precision=0.4, transfer=chunks)
+    record = simulate(trace, policy, calibration(experts=8), link)
+    unused = [ld for step in record.steps for ld in step.loads if ld.ahead and not ld.used]
+    assert len(unused) > 20
+    for load in unused:
+        took = sum(span.end - span.start for span in load.spans)
+        assert took > 999 / link or not load.arrived
+    events = checked(list(timeline_events(record)))
+    assert sum(name.endswith("given up") for name, _, _ in slices(events, "link")) == cut
 
 
 def test_a_prefetched_expert_has_a_slot_from_when_it_is_issued() -> None:

@@ -1,7 +1,6 @@
 """A small study folder, made up: nothing here is timed."""
 
 import json
-from datetime import date
 from itertools import product
 from pathlib import Path
 
@@ -9,35 +8,18 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from offsim.calibration.schema import (
-    Calibration,
-    CodecFigures,
-    ComputeFigures,
-    Figure,
-    HandoverFigures,
-    LinkFigures,
-    Machine,
-    ModelFacts,
-    SizedFigure,
-)
+from offsim.calibration.schema import Calibration
 from offsim.files import write_yaml
 from offsim.study.tables import codec_table, compute_table, link_table
 from offsim.trace import DECODE, PREFILL, Trace, save_trace
 from offsim.trace.format import TraceInfo
 from offsim.trace.statistics import use_table
+from tests.builders import calibration, codec_figures
 
 LAYERS, EXPERTS, TOP_K = 3, 4, 2
 STORAGES = (("raw", 0.0), ("cuszp", 2.0**-7), ("sz3", 0.003))
 LINKS = (30.0, 60.0)
 SLOTS = (1, 3)
-
-
-def _figure(seconds: float) -> Figure:
-    return Figure(label="MEASURED", value=seconds, p10=0.9 * seconds, p90=1.2 * seconds, samples=7)
-
-
-def _sized(*pairs: tuple[int, float]) -> list[SizedFigure]:
-    return [SizedFigure(size=size, seconds=_figure(seconds)) for size, seconds in pairs]
 
 
 def made_trace(layers: int = LAYERS, experts: int = EXPERTS, tokens: int = 24) -> Trace:
@@ -46,7 +28,7 @@ def made_trace(layers: int = LAYERS, experts: int = EXPERTS, tokens: int = 24) -
     half = tokens // 2
     within = np.arange(half)
     return Trace(
-        TraceInfo(model="made-up", experts_per_layer=experts, source="a test"),
+        TraceInfo(model="toy", experts_per_layer=experts, source="a test"),
         experts=np.array(ids, np.uint16),
         weights=np.full((tokens, layers, TOP_K), 1 / TOP_K, np.float16),
         request=np.repeat(np.arange(2), half).astype(np.int32),
@@ -57,61 +39,18 @@ def made_trace(layers: int = LAYERS, experts: int = EXPERTS, tokens: int = 24) -
 
 def made_calibration() -> Calibration:
     codecs = [
-        CodecFigures(
-            label="MEASURED",
-            codec=codec,
-            options={},
-            bound=bound,
-            placement="host" if codec == "sz3" else "device",
-            blob_bytes=[[1000] * EXPERTS] * LAYERS,
-            ratio=1.0 if not bound else 3.0,
-            largest_error=bound,
-            fallbacks=0,
-            encode_s=_figure(3e-3),
-            decode_s=_figure(2e-4),
-            unpack_s=_figure(1e-5) if codec == "sz3" else None,
+        codec_figures(
+            codec,
+            bound,
+            blob_bytes=333 if bound else 1000,
+            encode_s=3e-3,
+            decode_s=2e-4,
             compute_slowdown=1.1,
             decode_slowdown=1.2,
         )
         for codec, bound in STORAGES
     ]
-    return Calibration(
-        machine=Machine(
-            cpu="CPU", cores=2, system="Linux", versions={}, measured_on=date(2026, 1, 2)
-        ),
-        model=ModelFacts(
-            name="made-up",
-            layers=LAYERS,
-            experts=EXPERTS,
-            top_k=TOP_K,
-            hidden=16,
-            width=8,
-            dtype_bytes=2,
-        ),
-        link=LinkFigures(
-            label="MEASURED",
-            copies=_sized((4096, 1e-6), (65536, 5e-6)),
-            latency_s=1e-6,
-            bytes_per_s=1e10,
-            residual=0.1,
-            overshoot_s=_figure(1e-5),
-        ),
-        compute=ComputeFigures(
-            label="MEASURED",
-            first=_sized((5, 6e-4)),
-            dense=_sized((1, 3e-4), (40, 5e-4)),
-            head=_sized((5, 1e-4)),
-            dispatch=_sized((1, 3e-5), (40, 8e-5)),
-            expert=_sized((1, 3e-5), (20, 6e-5)),
-        ),
-        handover=HandoverFigures(
-            submit_s=_figure(3e-5),
-            start_s=_figure(9e-5),
-            between_s=_figure(4e-5),
-            wake_s=_figure(6e-5),
-        ),
-        codecs=codecs,
-    )
+    return calibration(*codecs, dense_s=3e-4, expert_s=3e-5, handover_s=4e-5)
 
 
 def _check() -> pd.DataFrame:
@@ -207,7 +146,7 @@ def _curve() -> pd.DataFrame:
 def _summary(check: pd.DataFrame) -> dict[str, object]:
     return {
         "offsim": "0.1.0",
-        "model": "made-up",
+        "model": "toy",
         "machine": {
             "cpu": "CPU",
             "cores": 2,
@@ -238,17 +177,17 @@ def study_folder(tmp_path: Path) -> Path:
     """A folder as `offsim study --out` leaves it."""
     folder = tmp_path / "study"
     folder.mkdir()
-    check, calibration, trace = _check(), made_calibration(), made_trace()
-    write_yaml(folder / "calibration.yaml", calibration)
+    check, machine, trace = _check(), made_calibration(), made_trace()
+    write_yaml(folder / "calibration.yaml", machine)
     save_trace(trace, folder / "traces" / "raw-0.safetensors")
     tables = {
         "check": check,
         "breakdown": _breakdown(check),
         "accuracy": _accuracy(),
-        "codecs": codec_table(calibration),
+        "codecs": codec_table(machine),
         "curve": _curve(),
-        "compute": compute_table(calibration),
-        "link": link_table(calibration),
+        "compute": compute_table(machine),
+        "link": link_table(machine),
         "usage": use_table(trace),
     }
     for name, table in tables.items():

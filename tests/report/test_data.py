@@ -25,7 +25,7 @@ NAMES = (
 def test_reads_everything(study_folder: Path) -> None:
     data = load_study(study_folder)
     assert len(data.check) == data.summary["policies_checked"] == 12
-    assert data.calibration.model.name == data.trace.info.model == "made-up"
+    assert data.calibration.model.name == data.trace.info.model == "toy"
     assert data.accuracy["bits_a_character"].notna().sum() == 3
 
 

@@ -3,7 +3,9 @@ from dataclasses import dataclass, replace
 
 import pytest
 
+from offsim.codec.bounds import Bound
 from offsim.errors import InputError
+from offsim.policy.bound_kinds import by_layer, uniform
 from offsim.record import Metrics
 from offsim.study.answers import bandwidth_verdict, slots_verdict, speed
 from offsim.study.breakeven import (
@@ -110,6 +112,26 @@ def test_codecs_can_be_named() -> None:
     assert named.storage == "cuszp 0.25"
     with pytest.raises(InputError, match="cuszp at bound 1 is not in the calibration"):
         breakevens(asked, [("cuszp", 1.0)])
+
+
+def test_a_table_of_bounds_is_one_more() -> None:
+    codecs = (
+        RAW,
+        codec_figures("cuszp", 0.5, blob_bytes=4 * 10**8, decode_s=0.5),
+        codec_figures("cuszp", 0.25, blob_bytes=7 * 10**8, decode_s=0.5),
+    )
+    asked = case(ALTERNATING, *codecs, link=1e9)
+    tables = uniform(Bound(0.25)), by_layer([Bound(0.5), Bound(0.25), Bound(0.25)])
+    alike, tight, mixed = breakevens(
+        asked, [("cuszp", tables[0]), ("cuszp", 0.25), ("cuszp", tables[1])]
+    ).codecs
+    assert [one.storage for one in (tight, mixed)] == ["cuszp 0.25", "cuszp bounds 2 rules"]
+    assert replace(alike, storage=tight.storage, bound=0.25) == tight
+    assert mixed.alone.bytes_per_s == pytest.approx((1 - 0.6) * 1e9 / 0.5)
+    (crossing,) = mixed.crossings
+    assert tight.crossings[0].bytes_per_s < crossing.bytes_per_s
+    with pytest.raises(InputError, match="cuszp at bound 1 is not in the calibration"):
+        breakevens(asked, [("cuszp", uniform(Bound(1.0)))])
 
 
 def test_what_has_no_answer() -> None:
