@@ -4,18 +4,17 @@ import typer
 
 from offsim.cli.devices import Device, require
 from offsim.codec import codec_named
-from offsim.runtime import ExpertStore
 from offsim.study.calibrate import FULL, SEED
 from offsim.study.samplers import ComputeSampler
-from offsim.testbed.load import load
+from offsim.study.study import embedded
 
 
 def main(device: Device = Device.CPU) -> None:
     """Run the embedded model with all and with none of its experts resident; prints MEASURED."""
     require(device)
-    model = load()
-    raw = ExpertStore.of(model, codec_named("raw"), 0.0)
-    sampler = ComputeSampler(model, raw, FULL.tokens)
+    subject = embedded()
+    raw = subject.store(codec_named("raw"), 0.0)
+    sampler = ComputeSampler(subject, raw, FULL.tokens)
     for number in range(FULL.rounds):
         sampler.round(FULL.requests, SEED + number)
     compute, handover = sampler.figures()

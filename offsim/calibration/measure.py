@@ -27,7 +27,10 @@ def timed(work: Callable[[], object], repeats: int, warm_up: int = 2) -> list[fl
 
 
 def measure_link(
-    copy: Callable[[list[Bytes]], object], repeats: int, overshoot: Sequence[float]
+    copy: Callable[[list[Bytes]], object],
+    repeats: int,
+    overshoot: Sequence[float],
+    largest: int = COPY_SIZES[-1],
 ) -> LinkFigures:
     """Sweep the plain link over sizes.
 
@@ -35,12 +38,18 @@ def measure_link(
         copy: copies arrays [bytes] uint8 over it.
         repeats: of each size; sizes are interleaved, so that a drift of the machine hits all.
         overshoot: by how much paced transfers of a run took longer than bytes / pace, s.
+        largest: bytes that the sweep reaches at least. Beyond 4 MiB a size is three arrays, as an
+            expert is: memory for one that large is given out anew at each copy.
     """
-    arrays = {size: np.ones(size, np.uint8) for size in COPY_SIZES}
-    samples: dict[int, list[float]] = {size: [] for size in COPY_SIZES}
+    sizes = list(COPY_SIZES)
+    while sizes[-1] < largest:
+        sizes.append(2 * sizes[-1])
+    samples: dict[int, list[float]] = {size: [] for size in sizes}
+    whole = np.ones(sizes[-1], np.uint8)
+    parts = {s: np.array_split(whole[:s], 1 if s in COPY_SIZES else 3) for s in sizes}
     for _ in range(repeats):
-        for size, array in arrays.items():
-            samples[size] += timed(lambda a=array: copy([a]), 1, warm_up=1)  # type: ignore[misc]
+        for size, arrays in parts.items():
+            samples[size] += timed(lambda a=arrays: copy(a), 1, warm_up=1)  # type: ignore[misc]
     copies = [SizedFigure(size=size, seconds=figure(s)) for size, s in samples.items()]
     latency, bandwidth, residual = line(copies)
     return LinkFigures(

@@ -7,9 +7,13 @@ import typer
 
 from offsim.cli import display, options
 from offsim.cli.devices import Device, require
+from offsim.cli.driven import Driven, tell_driven
+from offsim.cli.groups import grouped
 
 
+@grouped
 def calibrate(
+    *,
     out: Annotated[Path, typer.Option(help="Calibration file to write (YAML).")],
     codec: Annotated[
         list[str] | None,
@@ -17,9 +21,12 @@ def calibrate(
     ] = None,
     device: Annotated[Device, typer.Option(help="What is measured.")] = Device.CPU,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer samples.")] = False,
+    driven: Driven,
     as_json: options.Json = False,
 ) -> None:
     """Measure the link, the codecs and the compute of this machine on the embedded model.
+
+    With --trace, on generated experts that the second half of a trace's requests drives.
 
     Example: offsim calibrate --out machine.yaml --codec cuszp:0.0078125 --codec sz3:0.03125
     """
@@ -37,15 +44,27 @@ def calibrate(
             wanted.append(policy_of(name, float(bound or 0)).key)
         except ValueError:
             raise InputError(f"--codec {text}: {bound!r} is not a number") from None
+    routing = driven.subject()
+    keys = list(dict.fromkeys([("raw", 0.0), *wanted]))
+    if routing is not None:
+        if not wanted:
+            raise InputError(
+                "the codecs and bounds of a study are for the embedded model's weights; say with "
+                "--codec which to measure on generated ones, such as cuszp:0.001, or raw"
+            )
+        routing.check_measurable()
+        every = routing.model.shape.experts
+        routing.check_room(every, len(keys), driven.budget, routing.resident_layers)
+        tell_driven(routing)
     with display.progress() as tell:
-        tell("loading the embedded model", 0.0)
+        tell("loading the embedded model" if routing is None else "generating experts", 0.0)
         from offsim.study.calibrate import FULL, QUICK
         from offsim.study.plan import STORAGES
         from offsim.study.study import calibrate_alone
         from offsim.study.tables import codec_table
 
-        keys = list(dict.fromkeys([("raw", 0.0), *wanted])) if wanted else STORAGES
-        figures = calibrate_alone(keys, QUICK if quick else FULL, tell)
+        effort = QUICK if quick else FULL
+        figures = calibrate_alone(keys if wanted else STORAGES, effort, tell, routing)
         write_yaml(out, figures)
     if as_json:
         display.emit_json(figures.model_dump(mode="json"))

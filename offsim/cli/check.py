@@ -1,18 +1,23 @@
 """`offsim check`: predicted against measured."""
 
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from offsim.cli import display, options
+from offsim.cli.driven import Driven, tell_driven
+from offsim.cli.groups import grouped
 
 if TYPE_CHECKING:
     import pandas as pd
 
 
+@grouped
 def check(
+    *,
     calibration: options.CalibrationFile,
     out: Annotated[Path, typer.Option(help="Folder for check.csv and summary.json.")] = Path("out"),
     quick: Annotated[bool, typer.Option("--quick", help="Fewer tokens and runs.")] = False,
@@ -20,9 +25,12 @@ def check(
     prefetch: options.Prefetch = "none",
     distance: options.Distance = 1,
     prefetch_budget: options.PrefetchBudget = None,
+    driven: Driven,
     as_json: options.Json = False,
 ) -> None:
     """Simulate a set of policies, run them for real, and compare.
+
+    With --trace, as given to `offsim calibrate`, its routing drives generated experts.
 
     Example: offsim check --calibration machine.yaml --out out --prefetch gate
     """
@@ -36,17 +44,32 @@ def check(
     known = load_trace(profile) if profile is not None else None
     check_writable(out)
     figures = read_yaml(calibration, Calibration)
+    routing = driven.subject()
+    if routing is not None:
+        from offsim.runtime.driven import check_foresight
+
+        check_foresight(routing.trace, like)
+        most = max(slots_of(routing.model.shape.experts))
+        routing.check_room(most, len(figures.codecs), driven.budget)
+        tell_driven(routing)
     with display.progress() as tell:
         from offsim.study.plan import FULL_PLAN, QUICK_PLAN
         from offsim.study.study import check_alone
 
         plan = QUICK_PLAN if quick else FULL_PLAN
-        table, facts = check_alone(figures, plan, out, tell, like, known)
+        if routing is not None:
+            plan = replace(plan, slots=slots_of(routing.model.shape.experts))
+        table, facts = check_alone(figures, plan, out, tell, like, known, routing)
     if as_json:
         display.emit_json(facts)
     else:
         show_comparison(table, facts)
         typer.echo(f"tables: {out}")
+
+
+def slots_of(experts: int) -> tuple[int, ...]:
+    """Cache sizes that are checked: a quarter and half of the experts of a layer."""
+    return tuple(sorted({max(1, experts // 4), max(1, experts // 2)}))
 
 
 def show_comparison(table: "pd.DataFrame", facts: Mapping[str, Any]) -> None:

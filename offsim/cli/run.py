@@ -1,89 +1,83 @@
 """`offsim run`: a policy for real."""
 
+from typing import TYPE_CHECKING, Any
+
 from offsim.cli import display, options
+from offsim.cli.driven import Driven, tell_driven
+from offsim.cli.groups import Loading, Storage, grouped
+from offsim.cli.timelines import Timelines
+
+if TYPE_CHECKING:
+    from offsim.study.subject import Subject
 
 
+@grouped
 def run(
-    codec: options.Codec = "raw",
-    bound: options.Bound = 0.0,
-    bounds: options.BoundsFile = None,
-    cache: options.Cache = "lru",
-    slots: options.Slots = 4,
-    scope: options.Scope = options.PoolScope.LAYER,
-    profile: options.Profile = None,
-    prefetch: options.Prefetch = "none",
-    distance: options.Distance = 1,
-    prefetch_budget: options.PrefetchBudget = None,
-    precision: options.Precision = 1.0,
-    recall: options.Recall = 1.0,
-    chunk: options.Chunk = None,
-    pipelined: options.Pipelined = False,
-    channels: options.Channels = 1,
-    decoders: options.Decoders = 1,
+    *,
+    storage: Storage,
+    loading: Loading,
     link: options.LinkSpeed = "paced",
     requests: options.Requests = 2,
     tokens: options.Tokens = 24,
     seed: options.Seed = 5,
-    timeline: options.Timeline = None,
-    timeline_figure: options.TimelineFigure = None,
-    timeline_steps: options.TimelineSteps = 20,
+    driven: Driven,
+    timelines: Timelines,
     as_json: options.Json = False,
 ) -> None:
     """Run the embedded model with its experts offloaded, on this machine.
 
+    With --trace, the routing of the first requests of a trace drives generated experts instead.
+
     Example: offsim run --codec cuszp --bound 0.0078125 --slots 4 --link 60 --prefetch gate
     """
-    from offsim.cli.policies import (
-        described,
-        link_speed,
-        moving,
-        policy_of,
-        prefetching,
-        resolved,
-    )
+    from offsim.cli.case import asked_policy
+    from offsim.cli.policies import Pace, described, link_speed, resolved
     from offsim.policy.decider import live_decider
     from offsim.trace import load_trace
 
-    policy = policy_of(codec, bound, cache, slots, scope.value, bounds)
-    policy = prefetching(policy, prefetch, distance, prefetch_budget, precision, recall)
-    policy = moving(policy, chunk, pipelined, channels, decoders)
+    policy = asked_policy(storage, loading)
     speed = link_speed(link)
-    options.check_timelines(timeline, timeline_figure)
-    known = load_trace(profile) if profile is not None else None
+    timelines.check()
+    known = load_trace(loading.profile) if loading.profile is not None else None
+    routing = driven.subject()
+    shaped = known if routing is None else routing.trace
     shape = (1, 1, 1)
-    if known is not None:
-        shape = (known.layers, known.info.experts_per_layer, known.top_k)
+    if shaped is not None:
+        shape = (shaped.layers, shaped.info.experts_per_layer, shaped.top_k)
     live_decider(policy, shape, lambda _: 0, known)  # refuses an oracle early
+    if routing is not None:
+        from offsim.runtime.driven import check_foresight
+
+        check_foresight(routing.trace, policy)
+        routing.check_room(policy.slots, 1, driven.budget)
+        if speed is Pace.PACED:
+            routing.check_measurable()
+            routing.check_room(shape[1], 1, driven.budget, routing.resident_layers)
+        tell_driven(routing)
     with display.progress() as tell:
-        tell("loading the embedded model", 0.0)
+        tell("loading the embedded model" if routing is None else "generating experts", 0.0)
         from offsim.codec import codec_named
         from offsim.record import metrics_of
-        from offsim.runtime import ExpertStore, check_transfer, run_offloaded
+        from offsim.runtime import check_transfer
+        from offsim.study.plan import part
         from offsim.study.samplers import resident_layer_s
-        from offsim.study.study import MODEL
-        from offsim.study.workload import prompts
-        from offsim.testbed.load import load
+        from offsim.study.study import by_place, embedded
 
-        check_transfer(policy.transfer, codec_named(codec))
-        model = load()
-        tell(f"compressing with {policy.storage}", 0.1)
-        store = ExpertStore.of(model, codec_named(codec), policy.bounds or bound)
-        asked = prompts(requests, seed)
-        pace = resolved(speed, lambda: resident_layer_s(model, store, asked), store.shape.bytes)
-        tell("running", 0.2)
-        steps = iter(range(requests * tokens))
-        ran = run_offloaded(
-            model,
-            store,
-            policy,
-            asked,
-            tokens,
-            pace,
-            lambda: tell("running", 0.2 + 0.8 * next(steps) / (requests * tokens)),
-            known,
+        codec = codec_named(policy.codec)
+        check_transfer(policy.transfer, codec)
+        subject: Subject[Any] = embedded() if routing is None else routing
+        asked = subject.checked(requests, seed) if routing is None else routing.requests[:requests]
+        facts = subject.facts
+        storing = part(tell, 0.1, 0.3)
+        store = subject.store(
+            codec,
+            policy.bounds or policy.bound,
+            by_place(storing, f"compressing with {policy.storage}", facts.layers * facts.experts),
         )
-    display.show_metrics(
-        described(policy), metrics_of(ran.record), as_json, ratio_bf16=round(store.ratio, 4)
-    )
-    about = options.about_run(described(policy), MODEL, pace)
-    options.write_timelines(ran.record, about, timeline, timeline_figure, timeline_steps)
+        pace = resolved(speed, lambda: resident_layer_s(subject, store, asked), store.shape.bytes)
+        running = by_place(part(tell, 0.3, 1.0), "running", subject.steps(asked, tokens))
+        ran = subject.run(store, policy, asked, tokens, pace, running, known)
+    stored = "bf16" if routing is None else routing.dtype
+    ratio = {f"ratio_{stored}": round(store.ratio, 4)}
+    display.show_metrics(described(policy), metrics_of(ran.record), as_json, **ratio)
+    timelines.write(ran.record, described(policy), facts.name, pace)

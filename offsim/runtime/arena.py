@@ -15,15 +15,24 @@ class Arena:
     Args:
         shape: of the experts.
         slots: experts that each layer keeps; a global pool has as many in all.
+        staged: the most experts that one layer and step asks for; None: all of a layer.
     """
 
-    def __init__(self, shape: ExpertShape, slots: int) -> None:
+    def __init__(self, shape: ExpertShape, slots: int, staged: int | None = None) -> None:
         kept = shape.layers * min(slots, shape.experts)
-        self.memory = torch.empty(kept + shape.experts, shape.values)
+        places = kept + (shape.experts if staged is None else staged)
+        # Written to once, so that no load pays for its memory being given out.
+        self.memory = torch.empty(places, shape.values).zero_()
         self._views = [ExpertWeights.over(slot, shape) for slot in self.memory]
         self._staging = kept
         self._free = list(range(kept))[::-1]
         self._place: dict[Key, int] = {}
+
+    @staticmethod
+    def bytes_of(shape: ExpertShape, slots: int, staged: int) -> int:
+        """Bytes of an arena of this size."""
+        places = shape.layers * min(slots, shape.experts) + staged
+        return places * shape.values * torch.float32.itemsize
 
     def weights(self, layer: int, expert: int) -> ExpertWeights:
         """The weights of an expert that has a place."""

@@ -1,9 +1,27 @@
 """What the gates of the next layers choose, asked while a model runs."""
 
+from typing import Protocol
+
 import torch
 from transformers import PreTrainedModel
 
 from offsim.model.routers import ahead, check_own_choice, router_modules
+
+
+class Foresight(Protocol):
+    """Tells what the gates of the next layers choose."""
+
+    def ahead(self, layer: int, hidden: torch.Tensor, ids: torch.Tensor) -> list[list[int]]:
+        """What `Lookup.lookahead` has of a layer.
+
+        Args:
+            layer: MoE layer.
+            hidden: [tokens, hidden], what its experts are called with.
+            ids: [tokens, top_k], what its own router chose.
+
+        Raises:
+            InputError: it cannot be told.
+        """
 
 
 class Gates:

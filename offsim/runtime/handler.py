@@ -14,7 +14,7 @@ from offsim.policy.lookup import Lookup
 from offsim.record import RunRecord, StepRecord, Wait
 from offsim.record.times import LayerTimes, StepTimes
 from offsim.runtime.arena import Arena
-from offsim.runtime.gates import Gates
+from offsim.runtime.gates import Foresight
 from offsim.runtime.pipeline import Pipeline
 from offsim.runtime.waiting import Job
 
@@ -26,10 +26,12 @@ class Offloaded:
         decider: who stays and who comes.
         arena: the slots.
         pipeline: fills them.
-        gates: of the next layers.
+        gates: what those of the next layers choose.
     """
 
-    def __init__(self, decider: Decider, arena: Arena, pipeline: Pipeline, gates: Gates) -> None:
+    def __init__(
+        self, decider: Decider, arena: Arena, pipeline: Pipeline, gates: Foresight
+    ) -> None:
         self.decider, self.arena, self.pipeline, self.gates = decider, arena, pipeline, gates
         self.record = RunRecord("MEASURED")
         self.times: list[StepTimes] = []

@@ -2,6 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
 
 from transformers import PreTrainedModel
 
@@ -14,7 +15,7 @@ from offsim.policy.prefetchers.registry import prefetcher_named
 from offsim.record import RunRecord
 from offsim.record.times import StepTimes
 from offsim.runtime.arena import Arena
-from offsim.runtime.gates import Gates
+from offsim.runtime.gates import Foresight, Gates
 from offsim.runtime.handler import Offloaded
 from offsim.runtime.link import Link
 from offsim.runtime.pipeline import Pipeline
@@ -62,27 +63,13 @@ def run_offloaded(
             learn.
 
     Raises:
-        InputError: experts are to be on disk, computed on the host or kept compressed, the cache
-            or the prefetcher is an oracle or needs a profile, the profile is of
-            another shape, the gates cannot be asked ahead, or loads cannot move as the policy says.
+        InputError: as for `offloaded`, or the gates cannot be asked ahead.
         RunError: a load failed.
     """
-    if policy.placed:
-        raise InputError(
-            "a real run has all blobs in host memory, computes on the device alone and keeps "
-            f"experts decoded there, not {policy}; simulate it"
-        )
-    shape = store.shape
-    sizes = (shape.layers, shape.experts, model.config.num_experts_per_tok)
-    decider = live_decider(policy, sizes, lambda key: store.link_bytes(*key), profile)
-    kind = prefetcher_named(policy.prefetch)
-    gates = Gates(model, policy.distance if kind is not None and kind.gated else 0)
-    arena = Arena(shape, policy.slots)
-    pipeline = Pipeline(store, Link(link_bytes_per_s), policy.transfer, ahead=kind is not None)
-    handler = Offloaded(decider, arena, pipeline, gates)
-    tokens = []
-    try:
-        with single_compute_thread(), handled(model, handler):
+
+    def drive(handler: Offloaded) -> list[list[int]]:
+        tokens = []
+        with handled(model, handler):
             for request, prompt in enumerate(prompts):
 
                 def before(step: int, request: int = request, length: int = len(prompt)) -> None:
@@ -94,6 +81,62 @@ def run_offloaded(
                     progress()
 
                 tokens.append(greedy_tokens(model, prompt, count, before, after))
+        return tokens
+
+    top_k = model.config.num_experts_per_tok
+    gates = partial(Gates, model)
+    return offloaded(store, policy, top_k, gates, drive, link_bytes_per_s, profile)
+
+
+def offloaded(
+    store: ExpertStore,
+    policy: Policy,
+    top_k: int,
+    foresight: Callable[[int], Foresight],
+    drive: Callable[[Offloaded], list[list[int]]],
+    link_bytes_per_s: float | None = None,
+    profile: Trace | None = None,
+    staged: int | None = None,
+) -> Run:
+    """Run whatever calls experts, step by step and layer by layer, with the experts offloaded.
+
+    Args:
+        store: the experts in host memory, under the policy's codec and bound.
+        policy: codec and bound, cache and slots, prefetcher, how loads move.
+        top_k: experts a token and layer.
+        foresight: given how many layers ahead, 0 for none, tells what their gates choose.
+        drive: given the handler, begins each step, calls it once a layer and ends the step;
+            returns the tokens written for each request. It has the one thread that computes.
+        link_bytes_per_s: pace of the link; None for plain copies.
+        profile: a trace that a cache or a prefetcher may learn from.
+        staged: the most experts that one layer and step asks for; None: all of a layer.
+
+    Raises:
+        InputError: experts are to be on disk, computed on the host, kept compressed or loaded in
+            several precisions, they are stored under another codec or bound than the policy's,
+            the cache or the prefetcher is an oracle or needs a profile, the profile is of another
+            shape, or loads cannot move as the policy says.
+        RunError: a load failed.
+    """
+    if policy.placed:
+        raise InputError(
+            "a real run has all blobs in host memory, computes on the device alone and keeps "
+            f"experts decoded there, not {policy}; simulate it"
+        )
+    if policy.low is not None:
+        raise InputError(f"a real run loads all misses in one precision, not {policy}; simulate it")
+    store.check(policy)
+    shape = store.shape
+    sizes = (shape.layers, shape.experts, top_k)
+    decider = live_decider(policy, sizes, lambda key: store.link_bytes(*key), profile)
+    kind = prefetcher_named(policy.prefetch)
+    gates = foresight(policy.distance if kind is not None and kind.gated else 0)
+    arena = Arena(shape, policy.slots, staged)
+    pipeline = Pipeline(store, Link(link_bytes_per_s), policy.transfer, ahead=kind is not None)
+    handler = Offloaded(decider, arena, pipeline, gates)
+    try:
+        with single_compute_thread():
+            tokens = drive(handler)
     finally:
         pipeline.close()
     return Run(handler.record, tokens, handler.times)

@@ -1,16 +1,56 @@
 """Host memory: every expert of a model as a blob."""
 
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Hashable, Sequence
+from dataclasses import dataclass, replace
+from typing import Any, Protocol
 
 import torch
 from transformers import PreTrainedModel
 
-from offsim.codec import Codec
+from offsim.codec import Codec, codec_named
 from offsim.codec.bounded import largest_error
 from offsim.codec.expert import ExpertBlob, encode_expert
+from offsim.errors import InputError
 from offsim.model.experts import ExpertShape, expert_modules, matrices_of, shape_of
 from offsim.policy.bounds import Bounds
+from offsim.policy.policy import Policy
+
+
+class Experts(Protocol):
+    """Where the weights of experts come from.
+
+    Attributes:
+        shape: of them.
+    """
+
+    @property
+    def shape(self) -> ExpertShape:
+        """Of them."""
+
+    def identity(self, layer: int, expert: int) -> Hashable:
+        """What two experts have in common whose weights are the same."""
+
+    def matrices(self, layer: int, expert: int) -> Sequence[torch.Tensor]:
+        """Gate [width, hidden], up [width, hidden] and down [hidden, width], in stored dtype."""
+
+
+@dataclass(frozen=True)
+class _Own:
+    """The experts of a model, all of them different."""
+
+    model: PreTrainedModel
+    dtype: torch.dtype
+
+    @property
+    def shape(self) -> ExpertShape:
+        return shape_of(self.model, self.dtype.itemsize)
+
+    def identity(self, layer: int, expert: int) -> Hashable:
+        return layer, expert
+
+    def matrices(self, layer: int, expert: int) -> Sequence[torch.Tensor]:
+        module = expert_modules(self.model)[layer]
+        return [weights.to(self.dtype) for weights in matrices_of(module, expert)]
 
 
 @dataclass(frozen=True)
@@ -21,8 +61,9 @@ class ExpertStore:
         shape: of the experts.
         codec: that made the blobs.
         bound: absolute, unit of the weights; the loosest of any matrix where they differ.
-        blobs: [layer][expert].
+        blobs: [layer][expert]; experts with the same weights share one.
         largest_error: largest |x - x'| in the stored dtype over all of them.
+        bounds: the table of bounds that it was made under, if any.
     """
 
     shape: ExpertShape
@@ -30,6 +71,7 @@ class ExpertStore:
     bound: float
     blobs: list[list[ExpertBlob]]
     largest_error: float
+    bounds: Bounds | None = None
 
     @classmethod
     def of(
@@ -53,24 +95,77 @@ class ExpertStore:
             InputError: a weight that is not finite, a bound that is not a positive number, or a
                 table about a layer or an expert that the model does not have.
         """
-        shape = shape_of(model, dtype.itemsize)
+        return cls.holding(_Own(model, dtype), codec, bound, progress)
+
+    @classmethod
+    def holding(
+        cls,
+        experts: Experts,
+        codec: Codec,
+        bound: float | Bounds,
+        progress: Callable[[], None] = lambda: None,
+    ) -> "ExpertStore":
+        """Compress experts, those with the same weights and bounds once; see `of`.
+
+        Args:
+            experts: all of a model.
+            codec: that compresses.
+            bound: absolute and the same for all, or a bound for each matrix.
+            progress: called after each place, whether its expert was known or not.
+
+        Raises:
+            InputError: as for `of`.
+        """
+        shape = experts.shape
         if isinstance(bound, Bounds):
             bound.table(shape.layers, shape.experts)  # refuses places that are not there
+        known: dict[Hashable, ExpertBlob] = {}
         blobs, worst, loosest = [], 0.0, 0.0
-        for layer, module in enumerate(expert_modules(model)):
+        for layer in range(shape.layers):
             row = []
             for expert in range(shape.experts):
-                matrices = [weights.to(dtype) for weights in matrices_of(module, expert)]
                 bounds = bound if isinstance(bound, float) else bound.of(layer, expert)
-                blob = encode_expert(matrices, codec, bounds)
-                loosest = max(loosest, *(part.header.bound for part in blob.blobs))
-                for number, before in enumerate(matrices):
-                    worst = max(worst, largest_error(before, blob.decoded(number)))
-                row.append(blob)
+                identity = (experts.identity(layer, expert), bounds)
+                if identity not in known:
+                    matrices = experts.matrices(layer, expert)
+                    blob = known[identity] = encode_expert(matrices, codec, bounds)
+                    loosest = max(loosest, *(part.header.bound for part in blob.blobs))
+                    for number, before in enumerate(matrices):
+                        worst = max(worst, largest_error(before, blob.decoded(number)))
+                row.append(known[identity])
                 progress()
             blobs.append(row)
-        kept = bound if isinstance(bound, float) else loosest
-        return cls(shape, codec, kept, blobs, worst)
+        if isinstance(bound, Bounds):
+            return cls(shape, codec, loosest, blobs, worst, bound)
+        return cls(shape, codec, bound, blobs, worst)
+
+    def first(self, layers: int) -> "ExpertStore":
+        """The same without the layers after the first so many."""
+        shape = replace(self.shape, layers=min(layers, self.shape.layers))
+        return replace(self, shape=shape, blobs=self.blobs[: shape.layers])
+
+    def policy(self, **others: Any) -> Policy:
+        """A policy under which experts are stored as they are here.
+
+        Args:
+            **others: fields of the policy other than codec, bound and bounds.
+        """
+        bound = self.bound if self.bounds is None else 0.0
+        return Policy(codec=str(self.codec), bound=bound, bounds=self.bounds, **others)
+
+    def check(self, policy: Policy) -> None:
+        """Refuse a policy under which experts would be stored otherwise.
+
+        Raises:
+            InputError: codec, bound or table of bounds are not those of the store.
+        """
+        own = self.policy()
+        asked = (codec_named(policy.codec), policy.bound, policy.bounds)
+        if asked != (self.codec, own.bound, own.bounds):
+            raise InputError(
+                f"the experts are stored under {_named(own)} and the policy asks for "
+                f"{_named(policy)}; make a store under the policy's codec and bound"
+            )
 
     def link_bytes(self, layer: int, expert: int) -> int:
         """Bytes that cross the link: the blob, or the stored bytes where the host decodes."""
@@ -96,3 +191,8 @@ class ExpertStore:
     def ratio(self) -> float:
         """Stored bytes over blob bytes, against the stored dtype."""
         return sum(blob.stored_bytes for row in self.blobs for blob in row) / self.nbytes
+
+
+def _named(policy: Policy) -> str:
+    """Codec and bound, or codec and what tells tables of bounds apart."""
+    return policy.storage if policy.bounds is None else policy.key[0]

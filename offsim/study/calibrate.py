@@ -7,17 +7,17 @@ from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
-
-from transformers import PreTrainedModel
+from typing import Generic
 
 from offsim.calibration.measure import measure_link
-from offsim.calibration.schema import Calibration, Machine, ModelFacts
+from offsim.calibration.schema import Calibration, Machine
 from offsim.codec.cuszp_kernels import kernels
 from offsim.runtime.link import Link
 from offsim.runtime.store import ExpertStore
 from offsim.runtime.threads import cores, pin, single_compute_thread
 from offsim.study.prepare import Key
 from offsim.study.samplers import CodecSampler, ComputeSampler
+from offsim.study.subject import Request, Subject
 
 SEED = 1700
 """Of the prompts of the first round; a check uses other prompts."""
@@ -46,23 +46,21 @@ FULL = Effort(rounds=8, requests=3, tokens=24, repeats=5, experts=9)
 QUICK = Effort(rounds=2, requests=3, tokens=12, repeats=4, experts=9)
 
 
-class Calibrator:
+class Calibrator(Generic[Request]):
     """Measures everything that the simulator needs, round by round.
 
     Args:
-        model: with its experts resident.
-        name: of the model.
-        stores: the codecs and bounds to measure, with the model's experts under each; one is raw.
+        subject: the model, or what is driven in its place.
+        stores: the codecs and bounds to measure, with its experts under each; one is raw.
         effort: how much is measured in a round.
     """
 
     def __init__(
-        self, model: PreTrainedModel, name: str, stores: Mapping[Key, ExpertStore], effort: Effort
+        self, subject: Subject[Request], stores: Mapping[Key, ExpertStore], effort: Effort
     ) -> None:
-        self.name, self.effort = name, effort
-        self.raw, self.top_k = stores["raw", 0.0], model.config.num_experts_per_tok
-        self.compute = ComputeSampler(model, self.raw, effort.tokens)
-        self.codecs = [CodecSampler(model, store, effort.tokens) for store in stores.values()]
+        self.subject, self.effort = subject, effort
+        self.compute = ComputeSampler(subject, stores["raw", 0.0], effort.tokens)
+        self.codecs = [CodecSampler(subject, store, effort.tokens) for store in stores.values()]
         self.rounds = 0
 
     def round(self) -> None:
@@ -78,20 +76,12 @@ class Calibrator:
         overshoot = [seconds for codec in self.codecs for seconds in codec.overshoot]
         with single_compute_thread():
             pin(cores()[1])
-            link = measure_link(Link().copy, self.rounds * self.effort.repeats, overshoot)
+            repeats = self.rounds * self.effort.repeats
+            link = measure_link(Link().copy, repeats, overshoot, self.subject.facts.expert_bytes)
         compute, handover = self.compute.figures()
-        shape = self.raw.shape
         return Calibration(
             machine=this_machine(),
-            model=ModelFacts(
-                name=self.name,
-                layers=shape.layers,
-                experts=shape.experts,
-                top_k=self.top_k,
-                hidden=shape.hidden,
-                width=shape.width,
-                dtype_bytes=shape.dtype_bytes,
-            ),
+            model=self.subject.facts,
             link=link,
             compute=compute,
             handover=handover,
@@ -100,8 +90,7 @@ class Calibrator:
 
 
 def calibrate(
-    model: PreTrainedModel,
-    name: str,
+    subject: Subject[Request],
     stores: Mapping[Key, ExpertStore],
     effort: Effort = FULL,
     progress: Callable[[str, float], None] = lambda *_: None,
@@ -109,13 +98,12 @@ def calibrate(
     """Calibrate this machine on a model; arguments as of `Calibrator`.
 
     Args:
-        model: see there.
-        name: see there.
+        subject: see there.
         stores: see there.
         effort: see there.
         progress: told what is measured next and which share is done.
     """
-    calibrator = Calibrator(model, name, stores, effort)
+    calibrator = Calibrator(subject, stores, effort)
     for number in range(effort.rounds):
         progress(f"calibrating, round {number + 1} of {effort.rounds}", number / effort.rounds)
         calibrator.round()

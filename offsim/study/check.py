@@ -3,20 +3,21 @@
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from random import Random
+from typing import Generic
 
 import numpy as np
 import pandas as pd
 from scipy.stats import kendalltau
-from transformers import PreTrainedModel
 
 from offsim.calibration.schema import Calibration
 from offsim.policy.policy import Policy
 from offsim.record import Metrics, metrics_of
 from offsim.record.typical import typical
-from offsim.runtime.run import Run, run_offloaded
+from offsim.runtime.run import Run
 from offsim.runtime.store import ExpertStore
 from offsim.simulate import simulate
 from offsim.study.prepare import Key, Recorded
+from offsim.study.subject import Request, Subject
 from offsim.trace import Trace
 
 
@@ -58,7 +59,7 @@ class Checked:
     tokens_equal: bool
 
 
-class Checker:
+class Checker(Generic[Request]):
     """Runs scenarios again and again, and compares them with what is simulated.
 
     Nothing is fitted: a calibration is taken apart from these runs, with other prompts and
@@ -66,25 +67,25 @@ class Checker:
     because an error changes what the router chooses.
 
     Args:
-        model: whose experts are offloaded.
+        subject: whose experts are offloaded.
         scenarios: what to check.
         stores: by codec and bound.
-        prompts: ids of each request.
-        count: tokens written for each.
+        requests: that are run.
+        count: output tokens of each.
         profile: an earlier trace that runs and simulations may learn from alike.
     """
 
     def __init__(
         self,
-        model: PreTrainedModel,
+        subject: Subject[Request],
         scenarios: Sequence[Scenario],
         stores: Mapping[Key, ExpertStore],
-        prompts: Sequence[Sequence[int]],
+        requests: Sequence[Request],
         count: int,
         profile: Trace | None = None,
     ) -> None:
-        self.model, self.scenarios, self.stores = model, scenarios, stores
-        self.prompts, self.count, self.profile = prompts, count, profile
+        self.subject, self.scenarios, self.stores = subject, scenarios, stores
+        self.requests, self.count, self.profile = requests, count, profile
         self.runs: list[list[Run]] = [[] for _ in scenarios]
 
     def repeat(self, progress: Callable[[str, float], None] = lambda *_: None) -> None:
@@ -99,14 +100,8 @@ class Checker:
             scenario = self.scenarios[number]
             progress(f"run {len(self.runs[number]) + 1}: {scenario}", done / len(order))
             store, link = self.stores[scenario.policy.key], scenario.link_bytes_per_s
-            run = run_offloaded(
-                self.model,
-                store,
-                scenario.policy,
-                self.prompts,
-                self.count,
-                link,
-                profile=self.profile,
+            run = self.subject.run(
+                store, scenario.policy, self.requests, self.count, link, profile=self.profile
             )
             self.runs[number].append(run)
 
@@ -116,7 +111,7 @@ class Checker:
         """Simulate every scenario and hold it against its runs.
 
         Args:
-            recordings: by codec and bound, of these prompts and this count; with `lookahead` as
+            recordings: by codec and bound, of these requests and this count; with `lookahead` as
                 far as the gates are asked.
             calibration: of this machine and model.
         """

@@ -9,9 +9,10 @@ import time
 from collections.abc import Sequence
 from itertools import pairwise
 from statistics import median
+from typing import Generic
 
+import numpy as np
 import torch
-from transformers import PreTrainedModel
 
 from offsim.calibration.fit import figure, undisturbed_rounds
 from offsim.calibration.measure import slowdown, timed
@@ -25,15 +26,16 @@ from offsim.calibration.stamps import (
     undisturbed,
 )
 from offsim.codec import encode
-from offsim.model.experts import ExpertWeights, expert_modules, matrices_of, mixed
-from offsim.policy.policy import Policy
+from offsim.model.experts import ExpertShape, ExpertWeights, mixed
 from offsim.record import RunRecord
 from offsim.record.events import Stage
+from offsim.runtime.link import Link
 from offsim.runtime.pipeline import unpack
-from offsim.runtime.run import Run, run_offloaded
+from offsim.runtime.run import Run
 from offsim.runtime.store import ExpertStore
 from offsim.runtime.threads import Worker, single_compute_thread
-from offsim.study.workload import prompts
+from offsim.study.subject import Request, Subject
+from offsim.trace import DECODE
 
 MISS_SECONDS = (0.0003, 0.001, 0.003, 0.01)
 """How long a raw expert is on the link in the runs that measure hand-overs and cooling, s."""
@@ -42,21 +44,26 @@ HALVED_SECONDS = 0.001
 DECODE_SECONDS = 0.002
 """The same in the runs that measure decoding. It is measured in runs because a worker that has just
 woken up, and writes into a slot that compute read before, decodes more slowly than a tight loop."""
+RESIDENT_TOKENS = 16
+"""Of the request by which the compute of a layer is measured in short."""
+COPY_MARGIN = 1.5
+"""Times of a plain copy that a paced one takes at least, so that its pace is what it waits for."""
 BESIDE_TOKENS = 8
 """Tokens of the expert that computes beside a decoder."""
 
 
-class ComputeSampler:
+class ComputeSampler(Generic[Request]):
     """Compute, hand-overs and cooling of a model.
 
     Args:
-        model: whose experts are in the store.
+        subject: whose experts are in the store.
         raw: the store without compression.
-        tokens: written for each request.
+        tokens: of each request.
     """
 
-    def __init__(self, model: PreTrainedModel, raw: ExpertStore, tokens: int) -> None:
-        self.model, self.raw, self.tokens = model, raw, tokens
+    def __init__(self, subject: Subject[Request], raw: ExpertStore, tokens: int) -> None:
+        self.subject, self.raw, self.tokens = subject, subject.resident(raw), tokens
+        self._copy_s = copy_s(raw.shape)
         self._resident: list[Observed] = []
         self._halved: list[Observed] = []
         self._missing: list[list[Observed]] = [[] for _ in MISS_SECONDS]
@@ -66,16 +73,15 @@ class ComputeSampler:
 
         Args:
             requests: how many; each is run twice, first to fill the slots.
-            seed: of the prompts.
+            seed: of the requests.
         """
-        asked = prompts(requests, seed)
+        asked = self.subject.drawn(requests, seed)
         every = self.raw.shape.experts
-        filling = requests * self.tokens
-        self._resident.append(_without(self._run(every, asked * 2, None), filling))
+        self._resident.append(_after(self._run(every, asked * 2, None), requests))
         for seconds, seen in zip(MISS_SECONDS, self._missing, strict=True):
             seen.append(_without(self._run(0, asked[:1], seconds), 1))
         halved = self._run(every // 2, [asked[-1], *asked], HALVED_SECONDS)
-        self._halved.append(_without(halved, self.tokens))
+        self._halved.append(_after(halved, 1))
 
     def figures(self) -> tuple[ComputeFigures, HandoverFigures]:
         """What the undisturbed rounds gave."""
@@ -85,14 +91,28 @@ class ComputeSampler:
         submit = handover.submit_s.value
         return compute_figures(times, missing, _pooled(self._halved), submit), handover
 
-    def _run(self, slots: int, asked: list[list[int]], seconds: float | None) -> Run:
-        pace = None if seconds is None else self.raw.shape.bytes / seconds
-        return run_offloaded(self.model, self.raw, Policy(slots=slots), asked, self.tokens, pace)
+    def _run(self, slots: int, asked: list[Request], seconds: float | None) -> Run:
+        pace = None if seconds is None else self.raw.shape.bytes / (seconds + self._copy_s)
+        return self.subject.run(self.raw, self.raw.policy(slots=slots), asked, self.tokens, pace)
+
+
+def copy_s(shape: ExpertShape) -> float:
+    """What a paced transfer of a raw expert takes at least, s: a plain one and a margin.
+
+    It is next to nothing for the experts of the embedded model, and not for large ones.
+    """
+    parts = [np.ones(shape.bytes // 3, np.uint8)] * 3
+    return COPY_MARGIN * min(timed(lambda: Link().copy(parts), 3))
 
 
 def _without(run: Run, skip: int) -> Observed:
     """The steps of a run but the first `skip`."""
     return RunRecord("MEASURED", run.record.steps[skip:]), run.times[skip:]
+
+
+def _after(run: Run, requests: int) -> Observed:
+    """The steps of a run after those of its first requests."""
+    return _without(run, sum(step.request < requests for step in run.record.steps))
 
 
 def _pooled(rounds: Sequence[Observed]) -> Observed:
@@ -113,39 +133,42 @@ def _dense_s(seen: Observed) -> float:
 
 
 def resident_layer_s(
-    model: PreTrainedModel, store: ExpertStore, asked: Sequence[Sequence[int]]
+    subject: Subject[Request], store: ExpertStore, asked: Sequence[Request]
 ) -> float:
     """Compute of one layer and token with every expert resident, s: a short measurement.
 
     Args:
-        model: whose experts are in the store.
+        subject: whose experts are in the store.
         store: under any codec.
-        asked: prompts; the last is run twice, first to fill the slots.
+        asked: requests; the last is run twice, first to fill the slots.
     """
-    policy = Policy(codec=str(store.codec), bound=store.bound, slots=store.shape.experts)
-    tokens = 16
-    run = run_offloaded(model, store, policy, [asked[-1]] * 2, tokens)
-    layers = [layer for step in run.times[tokens + 1 :] for layer in pairwise(step.layers)]
+    part = subject.resident(store)
+    policy = part.policy(slots=part.shape.experts)
+    run = subject.run(part, policy, [asked[-1]] * 2, RESIDENT_TOKENS)
+    layers = [
+        layer
+        for step, times in zip(run.record.steps, run.times, strict=True)
+        if step.request and step.phase == DECODE
+        for layer in pairwise(times.layers)
+    ]
     return figure([after.enter - before.enter for before, after in layers]).value
 
 
-class CodecSampler:
+class CodecSampler(Generic[Request]):
     """Speed and interference of one codec and bound.
 
     Args:
-        model: whose experts are in the store.
+        subject: whose experts are in the store.
         store: under the codec and bound.
-        tokens: written for the request of a round.
+        tokens: of the request of a round.
     """
 
-    def __init__(self, model: PreTrainedModel, store: ExpertStore, tokens: int) -> None:
-        self.model, self.store, self.tokens = model, store, tokens
+    def __init__(self, subject: Subject[Request], store: ExpertStore, tokens: int) -> None:
+        self.subject, self.store, self.tokens = subject, store, tokens
         self.on_host = store.codec.placement == "host"
         shape = store.shape
         self._places = [(la, e) for e in range(shape.experts) for la in range(shape.layers)]
-        self._weights = [
-            matrix.to(torch.bfloat16) for matrix in matrices_of(expert_modules(model)[0], 0)
-        ]
+        self._weights = subject.matrices()
         self._slot = torch.empty(shape.values)
         self.overshoot: list[float] = []
         self._encode: list[list[float]] = []
@@ -159,19 +182,18 @@ class CodecSampler:
         Args:
             experts: decoded alone and beside compute.
             repeats: of the encoding.
-            seed: of the prompt.
+            seed: of the request.
         """
         places = [self._places[n % len(self._places)] for n in range(experts)]
         self._places = self._places[experts:] + self._places[:experts]
         with single_compute_thread():
             self._encode.append(timed(self._encode_one, repeats))
             self._slowdowns.append(self._side_by_side(places))
-        shape = self.store.shape
-        codec, bound = str(self.store.codec), self.store.bound
-        policy = Policy(codec=codec, bound=bound, slots=shape.experts // 2)
-        pace = shape.bytes / DECODE_SECONDS
-        asked = prompts(1, seed)
-        run = run_offloaded(self.model, self.store, policy, asked, self.tokens, pace)
+        part = self.subject.resident(self.store)
+        policy = part.policy(slots=part.shape.experts // 2)
+        pace = part.shape.bytes / (DECODE_SECONDS + copy_s(part.shape))
+        asked = self.subject.drawn(1, seed)
+        run = self.subject.run(part, policy, asked, self.tokens, pace)
         stage: Stage = "host decode" if self.on_host else "device decode"
         self._decode.append(undisturbed(run.record, stage))
         self._unpack.append(undisturbed(run.record, "device decode"))

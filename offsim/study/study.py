@@ -1,9 +1,10 @@
 """The whole study on the embedded model: calibrate, record, simulate, run, check, accuracy."""
 
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import asdict
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 import torch
@@ -26,10 +27,10 @@ from offsim.study.breakdown import breakdown
 from offsim.study.calibrate import Calibrator, Effort, calibrate, this_machine
 from offsim.study.check import Checker, comparison, summary
 from offsim.study.plan import FULL_PLAN, STORAGES, Plan, Progress, part
-from offsim.study.prepare import Key, Recorded, recorded, under
+from offsim.study.prepare import Key, Recorded, under
 from offsim.study.reference import MIXTRAL_PCIE4, layer_s, pace
+from offsim.study.subject import ModelSubject, Request, Subject
 from offsim.study.tables import codec_table, compute_table, link_table
-from offsim.study.workload import prompts
 from offsim.testbed.load import load
 from offsim.testbed.scores import prose_bits
 from offsim.trace import Trace, save_trace
@@ -60,17 +61,18 @@ def study(
     """
     started = time.perf_counter()
     progress("loading the embedded model", 0.0)
-    model = load()
-    stores = compressed(model, STORAGES, part(progress, 0.01, 0.06))
-    asked = prompts(plan.requests, SEED)
-    recordings = recorded_under(model, stores, asked, plan.tokens, part(progress, 0.06, 0.1))
+    subject = embedded()
+    model = subject.model
+    stores = compressed(subject, STORAGES, part(progress, 0.01, 0.06))
+    asked = subject.checked(plan.requests, SEED)
+    recordings = recorded_under(subject, stores, asked, plan.tokens, part(progress, 0.06, 0.1))
     for key, recording in recordings.items():
         save_trace(recording.trace, out / "traces" / f"{key[0]}-{key[1]:g}.safetensors")
-    calibrator = Calibrator(model, MODEL, stores, plan.effort)
+    calibrator = Calibrator(subject, stores, plan.effort)
     progress("calibrating for the first time", 0.1)
     calibrator.round()
     link = pace(calibrator.result())
-    checker = Checker(model, plan.scenarios(list(stores), link), stores, asked, plan.tokens)
+    checker = Checker(subject, plan.scenarios(list(stores), link), stores, asked, plan.tokens)
     # A shared machine drifts, so the rounds of the calibration lie between those of the runs.
     for number in range(plan.repeats):
         share = 0.15 + 0.6 * number / plan.repeats
@@ -101,11 +103,18 @@ def study(
     return facts
 
 
-def calibrate_alone(keys: Sequence[Key], effort: Effort, progress: Progress) -> Calibration:
-    """Calibrate this machine on the embedded model, for these codecs and bounds."""
-    model = load()
-    stores = compressed(model, keys, part(progress, 0.05, 0.3))
-    return calibrate(model, MODEL, stores, effort, part(progress, 0.3, 1.0))
+def embedded() -> ModelSubject:
+    """The embedded model."""
+    return ModelSubject(load(), MODEL)
+
+
+def calibrate_alone(
+    keys: Sequence[Key], effort: Effort, progress: Progress, subject: Subject[Any] | None = None
+) -> Calibration:
+    """Calibrate this machine for these codecs and bounds; on the embedded model by default."""
+    subject = subject or embedded()
+    stores = compressed(subject, keys, part(progress, 0.05, 0.3))
+    return calibrate(subject, stores, effort, part(progress, 0.3, 1.0))
 
 
 def check_alone(
@@ -115,8 +124,9 @@ def check_alone(
     progress: Progress,
     like: Policy | None = None,
     profile: Trace | None = None,
+    subject: Subject[Any] | None = None,
 ) -> tuple[pd.DataFrame, dict[str, object]]:
-    """Check a calibration of this machine on the embedded model, and leave the tables in a folder.
+    """Check a calibration of this machine on the model that it is of; tables go into a folder.
 
     Args:
         calibration: its codecs and bounds are checked.
@@ -125,6 +135,7 @@ def check_alone(
         progress: for a display.
         like: what else the policies are, such as their prefetcher; as a policy is by default.
         profile: a trace that the policies may learn from.
+        subject: what is run; the embedded model by default.
 
     Raises:
         InputError: the calibration is of another model, a codec of its is not known here, or no
@@ -133,20 +144,21 @@ def check_alone(
     base, known = like or Policy(), calibration.model
     # Refuses an oracle, or what lacks a profile, before any work.
     live_decider(base, (known.layers, known.experts, known.top_k), lambda _: 0, profile)
-    if known.name != MODEL:
-        raise InputError(f"the calibration is of {known.name}; a check runs {MODEL}")
+    name = MODEL if subject is None else subject.facts.name
+    if known.name != name or (subject is not None and known != subject.facts):
+        raise InputError(f"the calibration is of {known.name}; this check runs {name}")
     kind = prefetcher_named(base.prefetch)
     lookahead = base.distance if kind is not None and kind.gated else 0
-    model = load()
+    subject = subject or embedded()
     keys = [(figures.codec, figures.bound) for figures in calibration.codecs]
-    stores = compressed(model, keys, part(progress, 0.02, 0.1))
-    asked = prompts(plan.requests, SEED)
+    stores = compressed(subject, keys, part(progress, 0.02, 0.1))
+    asked = subject.checked(plan.requests, SEED)
     recordings = recorded_under(
-        model, stores, asked, plan.tokens, part(progress, 0.1, 0.2), lookahead
+        subject, stores, asked, plan.tokens, part(progress, 0.1, 0.2), lookahead
     )
     link = pace(calibration)
     scenarios = plan.scenarios(keys, link, base)
-    checker = Checker(model, scenarios, stores, asked, plan.tokens, profile)
+    checker = Checker(subject, scenarios, stores, asked, plan.tokens, profile)
     for number in range(plan.repeats):
         share = 0.2 + 0.8 * number / plan.repeats
         checker.repeat(part(progress, share, share + 0.8 / plan.repeats))
@@ -158,20 +170,30 @@ def check_alone(
 
 
 def compressed(
-    model: PreTrainedModel, keys: Sequence[Key], progress: Progress
+    subject: Subject[Any], keys: Sequence[Key], progress: Progress
 ) -> dict[Key, ExpertStore]:
-    """The model's experts under each codec and bound."""
+    """The experts of a model under each codec and bound."""
     stores = {}
+    shape = subject.facts
+    places = shape.layers * shape.experts
     for number, (codec, bound) in enumerate(keys):
-        progress(f"compressing with {codec} {bound:g}", number / len(keys))
-        stores[codec, bound] = ExpertStore.of(model, codec_named(codec), bound)
+        start, what = number / len(keys), f"compressing with {codec} {bound:g}"
+        tell = by_place(part(progress, start, start + 1 / len(keys)), what, places)
+        stores[codec, bound] = subject.store(codec_named(codec), bound, tell)
     return stores
 
 
+def by_place(progress: Progress, what: str, places: int) -> Callable[[], None]:
+    """A display that is told of each of so many places when it is done."""
+    progress(what, 0.0)
+    done = iter(range(1, places + 1))
+    return lambda: progress(what, next(done) / places)
+
+
 def recorded_under(
-    model: PreTrainedModel,
+    subject: Subject[Request],
     stores: Mapping[Key, ExpertStore],
-    asked: Sequence[Sequence[int]],
+    asked: Sequence[Request],
     tokens: int,
     progress: Progress,
     lookahead: int = 0,
@@ -180,7 +202,7 @@ def recorded_under(
     recordings = {}
     for number, (key, store) in enumerate(stores.items()):
         progress(f"recording the router under {key[0]} {key[1]:g}", number / len(stores))
-        recordings[key] = recorded(model, MODEL, store, asked, tokens, lookahead)
+        recordings[key] = subject.recorded(store, asked, tokens, lookahead)
     return recordings
 
 
@@ -214,7 +236,7 @@ def _facts(
     return {
         **summary(compared),
         "offsim": __version__,
-        "model": MODEL,
+        "model": calibration.model.name,
         "machine": this_machine().model_dump(mode="json"),
         "link_bytes_per_s": link,
         "link_imitates": MIXTRAL_PCIE4.name,

@@ -10,6 +10,7 @@ from offsim.errors import CodecError, InputError, RunError
 from offsim.model.generate import greedy_tokens
 from offsim.policy.cache import Decision
 from offsim.policy.policy import Policy
+from offsim.policy.precision import Low
 from offsim.policy.registry import EVICTIONS
 from offsim.record import metrics_of
 from offsim.runtime import ExpertStore, run_offloaded
@@ -82,6 +83,14 @@ def test_experts_that_are_placed_otherwise_cannot_run(
     store = ExpertStore.of(tiny_model, codec_named("raw"), 0.0)
     with pytest.raises(InputError, match="a real run has all blobs in host memory"):
         run_offloaded(tiny_model, store, Policy(**changed), PROMPTS, COUNT)
+    assert offsim_threads() == []
+
+
+def test_misses_that_come_coarse_cannot_run(tiny_model: PreTrainedModel) -> None:
+    store = ExpertStore.of(tiny_model, codec_named("raw"), 0.0)
+    policy = Policy(low=Low(codec="cuszp", bound=0.5, below=0.3))
+    with pytest.raises(InputError, match="loads all misses in one precision, not raw, cuszp"):
+        run_offloaded(tiny_model, store, policy, PROMPTS, COUNT)
     assert offsim_threads() == []
 
 

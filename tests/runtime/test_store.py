@@ -3,7 +3,10 @@ from transformers import Qwen3MoeForCausalLM
 
 from offsim.codec import codec_named
 from offsim.codec.bounds import Bound
+from offsim.errors import InputError
 from offsim.policy.bounds import Bounds
+from offsim.policy.policy import Policy
+from offsim.runtime.run import run_offloaded
 from offsim.runtime.store import ExpertStore
 
 
@@ -36,3 +39,29 @@ def test_one_bound_for_all(tiny_model: Qwen3MoeForCausalLM) -> None:
     assert 0 < by_table.largest_error <= by_table.bound
     by_number = ExpertStore.of(tiny_model, codec_named("sz3"), 0.01)
     assert by_number.bound == 0.01
+
+
+def test_a_policy_under_another_codec_or_bound_is_refused(tiny_model: Qwen3MoeForCausalLM) -> None:
+    fine, wide = Bounds(default=Bound(2.0**-8)), Bounds(default=Bound(2.0**-6))
+    by_table = ExpertStore.of(tiny_model, codec_named("cuszp"), fine)
+    by_number = ExpertStore.of(tiny_model, codec_named("cuszp"), 2.0**-8)
+    raw = ExpertStore.of(tiny_model, codec_named("raw"), 0.0)
+    number = Policy(codec="cuszp", bound=2.0**-8)
+    table = Policy(codec="cuszp", bounds=fine)
+    for store, policy in ((by_table, table), (by_number, number), (raw, Policy())):
+        store.check(policy)
+        assert store.policy() == policy
+        assert store.policy(slots=1).slots == 1
+    for store, policy in (
+        (by_table, number),
+        (by_table, Policy(codec="cuszp", bounds=wide)),
+        (by_number, table),
+        (by_number, Policy(codec="cuszp", bound=2.0**-7)),
+        (by_number, Policy(codec="cuszp:mode=plain", bound=2.0**-8)),
+        (by_number, Policy(codec="sz3", bound=2.0**-8)),
+        (raw, number),
+    ):
+        with pytest.raises(InputError, match=r"the experts are stored under .* policy asks for"):
+            store.check(policy)
+    with pytest.raises(InputError, match="stored under raw and the policy asks for cuszp"):
+        run_offloaded(tiny_model, raw, number, [[10, 40]], 2)

@@ -8,6 +8,7 @@ from offsim.runtime import ExpertStore
 from offsim.study.breakdown import breakdown
 from offsim.study.check import Checker, Scenario, comparison, summary
 from offsim.study.prepare import recorded
+from offsim.study.subject import ModelSubject
 from tests.builders import calibration, codec_figures
 
 PROMPTS = [[10, 40, 41, 42], [10, 60]]
@@ -21,7 +22,7 @@ def test_a_check_compares_what_was_predicted_with_what_was_run(
     recordings = {key: recorded(tiny_model, "tiny", s, PROMPTS, 4) for key, s in stores.items()}
     figures = calibration(*(codec_figures(*key) for key in keys))
     scenarios = [Scenario(Policy(codec=c, bound=b, slots=2), 1e8) for c, b in keys]
-    checker = Checker(tiny_model, scenarios, stores, PROMPTS, 4)
+    checker = Checker(ModelSubject(tiny_model, "tiny"), scenarios, stores, PROMPTS, 4)
     checker.repeat()
     checker.repeat()
     checked = checker.compare(recordings, figures)
@@ -55,7 +56,9 @@ def test_what_is_prefetched_is_checked(tiny_model: PreTrainedModel, prefetch: st
         update={"hidden": store.shape.hidden, "width": store.shape.width}
     )
     scenario = Scenario(Policy(slots=2, prefetch=prefetch, distance=2), 1e8)
-    checker = Checker(tiny_model, [scenario], {key: store}, PROMPTS, 4, recording.trace)
+    checker = Checker(
+        ModelSubject(tiny_model, "tiny"), [scenario], {key: store}, PROMPTS, 4, recording.trace
+    )
     checker.repeat()
     checker.repeat()
     checked = checker.compare({key: recording}, facts.model_copy(update={"model": model}))
@@ -71,7 +74,9 @@ def test_what_is_prefetched_is_checked(tiny_model: PreTrainedModel, prefetch: st
 def test_a_policy_that_needs_a_profile_is_not_run_without_one(tiny_model: PreTrainedModel) -> None:
     store = ExpertStore.of(tiny_model, codec_named("raw"), 0.0)
     scenario = Scenario(Policy(slots=2, prefetch="popularity"), 1e8)
-    checker = Checker(tiny_model, [scenario], {("raw", 0.0): store}, PROMPTS, 4)
+    checker = Checker(
+        ModelSubject(tiny_model, "tiny"), [scenario], {("raw", 0.0): store}, PROMPTS, 4
+    )
     with pytest.raises(InputError, match="popularity needs a profile"):
         checker.repeat()
 
@@ -80,7 +85,9 @@ def test_a_different_decision_is_noticed(tiny_model: PreTrainedModel) -> None:
     store = ExpertStore.of(tiny_model, codec_named("raw"), 0.0)
     other = recorded(tiny_model, "tiny", store, [[10, 99, 98, 97], [10, 5]], 4)
     scenario = Scenario(Policy(slots=2), 1e9)
-    checker = Checker(tiny_model, [scenario], {("raw", 0.0): store}, PROMPTS, 4)
+    checker = Checker(
+        ModelSubject(tiny_model, "tiny"), [scenario], {("raw", 0.0): store}, PROMPTS, 4
+    )
     checker.repeat()
     (one,) = checker.compare({("raw", 0.0): other}, calibration())
     assert not one.decisions_equal
