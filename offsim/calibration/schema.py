@@ -124,6 +124,21 @@ class CoolingPoint(Strict):
     extra: Figure
 
 
+class ForesightFigures(Strict):
+    """What a prefetcher adds to each lookup where there is nothing to fetch.
+
+    Attributes:
+        prefetch: its name.
+        distance: layers that it looks ahead.
+        seconds: by the tokens of the step: the gates of the layers ahead, if it asks them, and
+            naming their experts.
+    """
+
+    prefetch: str
+    distance: int = Field(ge=1)
+    seconds: list[SizedFigure] = Field(min_length=1)
+
+
 class ComputeFigures(Strict):
     """Compute by number of tokens in the step. `size` is the number of tokens.
 
@@ -138,6 +153,7 @@ class ComputeFigures(Strict):
             where it is not known.
         cooling: what a layer loses, by the time that compute stood idle in it, one token.
         still_cold: share of that loss that the next layer has too where nothing is waited for.
+        foresight: of prefetchers; empty where it is not known.
     """
 
     label: Source
@@ -149,6 +165,7 @@ class ComputeFigures(Strict):
     host_expert: list[SizedFigure] = Field(default_factory=list)
     cooling: list[CoolingPoint] = Field(default_factory=list)
     still_cold: float = Field(default=0.0, ge=0, le=1)
+    foresight: list[ForesightFigures] = Field(default_factory=list)
 
 
 class HandoverFigures(Strict):
@@ -272,6 +289,20 @@ def extra_after(cooling: list[CoolingPoint], idle_s: float) -> float:
     idle = [0.0, *(point.idle_s for point in cooling)]
     extra = [0.0, *(point.extra.value for point in cooling)]
     return float(np.interp(idle_s, idle, extra))
+
+
+def foresight_s(
+    compute: ComputeFigures, prefetch: str, distance: int, sizes: npt.NDArray[np.int64]
+) -> npt.NDArray[np.float64]:
+    """What a prefetcher adds to each lookup of steps of so many tokens, [sizes] s.
+
+    In proportion to its distance where another one was measured; 0 where none was.
+    """
+    known = [one for one in compute.foresight if one.prefetch == prefetch]
+    if not known:
+        return np.zeros(len(sizes))
+    nearest = min(known, key=lambda one: abs(one.distance - distance))
+    return at_sizes(nearest.seconds, sizes) * distance / nearest.distance
 
 
 def at_size(table: list[SizedFigure], size: int) -> float:

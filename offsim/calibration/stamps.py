@@ -9,7 +9,15 @@ from scipy.optimize import minimize_scalar
 
 from offsim.calibration.fit import figure
 from offsim.calibration.measure import by_size
-from offsim.calibration.schema import ComputeFigures, CoolingPoint, HandoverFigures, extra_after
+from offsim.calibration.schema import (
+    ComputeFigures,
+    CoolingPoint,
+    ForesightFigures,
+    HandoverFigures,
+    SizedFigure,
+    at_size,
+    extra_after,
+)
 from offsim.record import RunRecord
 from offsim.record.events import Stage
 from offsim.record.times import LayerTimes, StepTimes
@@ -62,6 +70,26 @@ def compute_figures(
         cooling=cooling,
         still_cold=_still_cold(list(_losses(halved, warm, submit_s)), cooling),
     )
+
+
+def foresight_figures(
+    prefetch: str, distance: int, times: Sequence[StepTimes], dispatch: Sequence[SizedFigure]
+) -> ForesightFigures:
+    """What a prefetcher adds to a lookup.
+
+    Args:
+        prefetch: its name.
+        distance: layers that it looked ahead.
+        times: stamps of steps in which every expert was resident, so that nothing was fetched.
+        dispatch: by tokens, of a run that prefetched nothing.
+    """
+    seconds = [
+        (layer.tokens, _dispatch(layer) - at_size(list(dispatch), layer.tokens))
+        for step in times
+        for layer in step.layers
+        if not layer.misses
+    ]
+    return ForesightFigures(prefetch=prefetch, distance=distance, seconds=by_size(seconds))
 
 
 Loss = tuple[float, float]

@@ -6,7 +6,7 @@ from functools import cache, partial
 import numpy as np
 import numpy.typing as npt
 
-from offsim.calibration.schema import Calibration, CodecFigures, at_size
+from offsim.calibration.schema import Calibration, CodecFigures, at_size, foresight_s
 from offsim.errors import InputError
 from offsim.policy.policy import Policy
 from offsim.policy.tiers import Sizes
@@ -69,7 +69,7 @@ class Costs:
         return [self.codec] if self.coarse is None else [self.codec, self.coarse.codec]
 
     def before_experts_s(self, layer: int, tokens: int) -> float:
-        """Dense part of a layer and the dispatch of its experts, caches warm, s."""
+        """Dense part of a layer, dispatch of its experts and foresight, caches warm, s."""
         return self._warm_s(layer > 0, tokens)
 
     def expert_s(self, tokens: int) -> float:
@@ -238,7 +238,13 @@ class Costs:
     def _interpolated_warm_s(self, later: bool, tokens: int) -> float:
         compute = self.calibration.compute
         dense = compute.dense if later else compute.first
-        return at_size(dense, tokens) + at_size(compute.dispatch, tokens)
+        foresight = float(self.foresight_s(np.array([tokens]))[0])
+        return at_size(dense, tokens) + at_size(compute.dispatch, tokens) + foresight
+
+    def foresight_s(self, tokens: Ints) -> npt.NDArray[np.float64]:
+        """What the prefetcher adds to a lookup of steps of so many tokens, [steps] s."""
+        policy = self.policy
+        return foresight_s(self.calibration.compute, policy.prefetch, policy.distance, tokens)
 
 
 def kinds_of(loads: Sequence[tuple[int, ...]]) -> Kinds:

@@ -21,12 +21,14 @@ from offsim.calibration.stamps import (
     Observed,
     asking_nothing,
     compute_figures,
+    foresight_figures,
     handover_figures,
     overshoots,
     undisturbed,
 )
 from offsim.codec import encode
 from offsim.model.experts import ExpertShape, ExpertWeights, mixed
+from offsim.policy.prefetchers.registry import PREFETCHERS
 from offsim.record import RunRecord
 from offsim.record.events import Stage
 from offsim.runtime.link import Link
@@ -35,7 +37,7 @@ from offsim.runtime.run import Run
 from offsim.runtime.store import ExpertStore
 from offsim.runtime.threads import Worker, single_compute_thread
 from offsim.study.subject import Request, Subject
-from offsim.trace import DECODE
+from offsim.trace import DECODE, Trace
 
 MISS_SECONDS = (0.0003, 0.001, 0.003, 0.01)
 """How long a raw expert is on the link in the runs that measure hand-overs and cooling, s."""
@@ -46,6 +48,8 @@ DECODE_SECONDS = 0.002
 woken up, and writes into a slot that compute read before, decodes more slowly than a tight loop."""
 RESIDENT_TOKENS = 16
 """Of the request by which the compute of a layer is measured in short."""
+FORESEEN = (("gate", 1), ("gate", 2), ("last-token", 1), ("transition", 1), ("popularity", 1))
+"""Prefetchers whose own time is measured, and how many layers they look ahead."""
 COPY_MARGIN = 1.5
 """Times of a plain copy that a paced one takes at least, so that its pace is what it waits for."""
 BESIDE_TOKENS = 8
@@ -67,6 +71,12 @@ class ComputeSampler(Generic[Request]):
         self._resident: list[Observed] = []
         self._halved: list[Observed] = []
         self._missing: list[list[Observed]] = [[] for _ in MISS_SECONDS]
+        self._foreseen: dict[tuple[str, int], list[Observed]] = {
+            (name, distance): []
+            for name, distance in FORESEEN
+            if not PREFETCHERS[name].gated or distance <= subject.lookahead
+        }
+        self._profile: Trace | None = None
 
     def round(self, requests: int, seed: int) -> None:
         """Run some requests with all, half and none of the experts resident.
@@ -82,6 +92,14 @@ class ComputeSampler(Generic[Request]):
             seen.append(_without(self._run(0, asked[:1], seconds), 1))
         halved = self._run(every // 2, [asked[-1], *asked], HALVED_SECONDS)
         self._halved.append(_after(halved, 1))
+        if self._profile is None:
+            self._profile = self.subject.recorded(self.raw, asked[:1], self.tokens).trace
+        for (name, distance), seen in self._foreseen.items():
+            policy = self.raw.policy(slots=every, prefetch=name, distance=distance)
+            run = self.subject.run(
+                self.raw, policy, [asked[0]] * 2, self.tokens, profile=self._profile
+            )
+            seen.append(_after(run, 1))
 
     def figures(self) -> tuple[ComputeFigures, HandoverFigures]:
         """What the undisturbed rounds gave."""
@@ -89,7 +107,12 @@ class ComputeSampler(Generic[Request]):
         missing = [_pooled(seen) for seen in self._missing]
         handover = handover_figures(missing, figure(list(asking_nothing(times))).value)
         submit = handover.submit_s.value
-        return compute_figures(times, missing, _pooled(self._halved), submit), handover
+        compute = compute_figures(times, missing, _pooled(self._halved), submit)
+        foresight = [
+            foresight_figures(name, distance, _pooled(seen)[1], compute.dispatch)
+            for (name, distance), seen in self._foreseen.items()
+        ]
+        return compute.model_copy(update={"foresight": foresight}), handover
 
     def _run(self, slots: int, asked: list[Request], seconds: float | None) -> Run:
         pace = None if seconds is None else self.raw.shape.bytes / (seconds + self._copy_s)

@@ -40,6 +40,10 @@ class Subject(Protocol[Request]):
     def facts(self) -> ModelFacts:
         """Name and sizes."""
 
+    @property
+    def lookahead(self) -> int:
+        """How many layers ahead gates can be asked."""
+
     def matrices(self) -> Sequence[torch.Tensor]:
         """Gate, up and down of one expert, in their stored dtype."""
 
@@ -99,6 +103,11 @@ class ModelSubject:
     def facts(self) -> ModelFacts:
         """Name and sizes."""
         return _facts(self.name, shape_of(self.model), self.model.config.num_experts_per_tok)
+
+    @property
+    def lookahead(self) -> int:
+        """All later layers."""
+        return self.facts.layers - 1
 
     def matrices(self) -> Sequence[torch.Tensor]:
         """Gate, up and down of the first expert, bf16."""
@@ -216,6 +225,11 @@ class DrivenSubject:
         """Name and sizes; the name says everything that the blobs depend on."""
         name = f"{self.trace.info.model}, {self.model}"
         return _facts(name, self.model.shape, self.trace.top_k)
+
+    @property
+    def lookahead(self) -> int:
+        """What the trace has."""
+        return 0 if self.trace.lookahead is None else int(self.trace.lookahead.shape[2])
 
     def matrices(self) -> Sequence[torch.Tensor]:
         """Gate, up and down of the first expert."""

@@ -1,5 +1,6 @@
 from pathlib import Path
 
+import numpy as np
 import pytest
 from pydantic import ValidationError
 
@@ -8,8 +9,10 @@ from offsim.calibration.schema import (
     CodecFigures,
     CoolingPoint,
     DiskFigures,
+    ForesightFigures,
     at_size,
     extra_after,
+    foresight_s,
 )
 from offsim.errors import FormatError, InputError
 from offsim.files import read_yaml, write_yaml
@@ -109,3 +112,16 @@ def test_bytes_of_matrices_that_cannot_be(parts: list[list[list[int]]], says: st
     fields = codec_figures(blob_bytes=10).model_dump()
     with pytest.raises(ValidationError, match=says):
         CodecFigures.model_validate({**fields, "matrix_bytes": parts})
+
+
+def test_foresight_goes_with_the_distance_and_is_nothing_where_it_is_not_known() -> None:
+    compute = calibration().compute
+    known = [
+        ForesightFigures(prefetch="gate", distance=at, seconds=sized((1, at * 0.5), (3, at * 1.5)))
+        for at in (1, 2)
+    ]
+    compute = compute.model_copy(update={"foresight": known})
+    sizes = np.array([1, 2])
+    assert foresight_s(compute, "gate", 2, sizes).tolist() == [1.0, 2.0]
+    assert foresight_s(compute, "gate", 4, sizes).tolist() == [2.0, 4.0]
+    assert foresight_s(compute, "popularity", 1, sizes).tolist() == [0.0, 0.0]

@@ -4,6 +4,7 @@ from offsim.calibration.schema import CoolingPoint
 from offsim.calibration.stamps import (
     coldness,
     compute_figures,
+    foresight_figures,
     handover_figures,
     overshoots,
     undisturbed,
@@ -11,7 +12,7 @@ from offsim.calibration.stamps import (
 from offsim.policy.cache import Decision
 from offsim.record import Load, RunRecord, Span, StepRecord, Wait
 from offsim.record.times import LayerTimes, StepTimes
-from tests.builders import figure
+from tests.builders import figure, sized
 
 
 def resident_step(start: float) -> StepTimes:
@@ -63,6 +64,13 @@ def test_compute_is_taken_apart() -> None:
     }
     assert [p.idle_s for p in made.cooling] == pytest.approx([2, 8])
     assert [p.extra.value for p in made.cooling] == pytest.approx([0.25, 0.5])
+
+
+def test_foresight_is_what_dispatch_takes_longer() -> None:
+    times = [resident_step(50.0 * n) for n in range(12)]
+    made = foresight_figures("gate", 2, times, sized((1, 0.75), (2, 9.0)))
+    assert (made.prefetch, made.distance) == ("gate", 2)
+    assert [(p.size, p.seconds.value) for p in made.seconds] == [(1, pytest.approx(0.25))]
 
 
 def test_hand_overs_are_the_gaps_between_stages() -> None:

@@ -56,10 +56,11 @@ def fast_planned(
     most = int(sizes[-1])  # an expert serves a token once
     compute = costs.calibration.compute
     dispatch = at_sizes(compute.dispatch, sizes)
+    foresight = costs.foresight_s(sizes)
     seconds = (
         at_sizes(compute.expert, np.arange(1, most + 1)),
-        at_sizes(compute.first, sizes) + dispatch,
-        at_sizes(compute.dense, sizes) + dispatch,
+        at_sizes(compute.first, sizes) + dispatch + foresight,
+        at_sizes(compute.dense, sizes) + dispatch + foresight,
         at_sizes(compute.head, sizes),
     )
     first, later, head = (most + len(sizes) * at for at in range(3))

@@ -5,16 +5,17 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from offsim.calibration.schema import ForesightFigures
 from offsim.policy.policy import Policy
 from offsim.simulate import predict, simulate
 from offsim.simulate.costs import Costs
 from offsim.simulate.fast.keys import CACHES
 from offsim.simulate.fast.planning import covers, fast_planned
 from offsim.simulate.plan import Plan
-from offsim.simulate.simulation import planned
+from offsim.simulate.simulation import EngineName, planned
 from offsim.trace import DECODE, PREFILL, Trace
 from offsim.trace.format import NOWHERE, TraceInfo
-from tests.builders import TOY, calibration, codec_figures
+from tests.builders import TOY, calibration, codec_figures, sized
 
 PREFETCHERS = (
     "none",
@@ -80,7 +81,9 @@ def scenarios(draw: st.DrawFn) -> tuple[Trace, Policy, Costs]:
     machine = calibration(
         figures.model_copy(update={"blob_bytes": sizes}), layers=layers, experts=experts
     )
-    return trace, policy, Costs(machine, policy, 1000.0)
+    foresight = ForesightFigures(prefetch="gate", distance=1, seconds=sized((1, 0.25), (4, 0.5)))
+    compute = machine.compute.model_copy(update={"foresight": [foresight]})
+    return trace, policy, Costs(machine.model_copy(update={"compute": compute}), policy, 1000.0)
 
 
 def resolved(plan: Plan) -> dict[str, object]:
@@ -119,6 +122,21 @@ def test_engines_agree_on_traces_and_with_the_metrics_of_the_record(
     metrics = repr(metrics_of(fast))  # nan differs from itself, not in print
     assert repr(predict(*given_to, engine="fast")) == metrics
     assert repr(predict(*given_to, engine="simpy")) == metrics
+
+
+@pytest.mark.parametrize("engine", ["fast", "simpy"])
+def test_each_lookup_takes_the_prefetchers_own_time(engine: EngineName) -> None:
+    """Every expert is resident after the first token, so that nothing else is added."""
+    figures = calibration()
+    foresight = ForesightFigures(prefetch="last-token", distance=1, seconds=sized((1, 0.25)))
+    compute = figures.compute.model_copy(update={"foresight": [foresight]})
+    figures = figures.model_copy(update={"compute": compute})
+    tpot = {
+        prefetch: predict(TOY, Policy(slots=4, prefetch=prefetch), figures, 1e9, engine=engine)
+        for prefetch in ("none", "last-token", "transition")
+    }
+    assert tpot["last-token"].itl_p50_s == pytest.approx(tpot["none"].itl_p50_s + 3 * 0.25)
+    assert tpot["transition"].itl_p50_s == tpot["none"].itl_p50_s
 
 
 @pytest.mark.parametrize("cache", ["lru", "fifo", "lfu", "belady"])
