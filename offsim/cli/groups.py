@@ -11,7 +11,7 @@ import typer
 
 from offsim.cli import options
 
-TRANSFERS, PLACEMENT = "Transfers", "Placement, in simulations"
+TRANSFERS, PLACEMENT = "Transfers", "Placement"
 
 
 def grouped(command: Callable[..., None]) -> Callable[..., None]:
@@ -122,7 +122,7 @@ class KeepName(StrEnum):
 
 @dataclass(frozen=True)
 class Placement:
-    """Where experts are, in simulations."""
+    """Where experts are."""
 
     host_memory: Annotated[
         str | None,

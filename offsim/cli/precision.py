@@ -7,7 +7,7 @@ import typer
 if TYPE_CHECKING:
     from offsim.policy.policy import Policy
 
-PRECISION = "Precision, in simulations"
+PRECISION = "Precision"
 LowBlob = Annotated[
     str | None,
     typer.Option(

@@ -138,7 +138,7 @@ def mixed(
     hidden: torch.Tensor,
     ids: torch.Tensor,
     weights: torch.Tensor,
-    ready: Iterable[tuple[int, ExpertWeights]],
+    ready: Iterable[tuple[int, Callable[[torch.Tensor], torch.Tensor]]],
 ) -> torch.Tensor:
     """The output of an MoE layer, with the experts run in the order in which they come.
 
@@ -150,7 +150,8 @@ def mixed(
         hidden: [tokens, hidden].
         ids: [tokens, top_k] int64, the router's choice.
         weights: [tokens, top_k], its weights.
-        ready: each distinct expert once, with its weights.
+        ready: each distinct expert once, with what gives the output [rows, hidden] for the hidden
+            states [rows, hidden] of the tokens that it serves, in their order: its weights.
 
     Returns:
         [tokens, hidden].

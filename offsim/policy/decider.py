@@ -4,6 +4,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
+from itertools import product
 
 from offsim.errors import InputError
 from offsim.policy.cache import Decision, ExpertCache
@@ -13,8 +14,7 @@ from offsim.policy.policy import Policy
 from offsim.policy.precision import Precisions
 from offsim.policy.prefetchers import Prefetcher, PrefetchFacts
 from offsim.policy.prefetchers.registry import prefetcher_named
-from offsim.policy.registry import slots_cache
-from offsim.policy.replay import cache_for
+from offsim.policy.replay import cache_for, pools_for
 from offsim.policy.tiers import HostMemory, Sizes
 from offsim.trace import Trace
 
@@ -31,6 +31,10 @@ class Decider:
         host: host memory with a disk beneath it; None where it holds everything.
         host_tokens: the host computes missing experts that serve at most so many tokens.
         precisions: fresh; None where every expert comes in the same precision.
+
+    Attributes:
+        host: as given.
+        left: whose blobs left host memory at the last decision; they may have come back in it.
     """
 
     def __init__(
@@ -44,7 +48,9 @@ class Decider:
         precisions: Precisions | None = None,
     ) -> None:
         self._cache, self._prefetcher, self._nbytes = cache, prefetcher, nbytes
-        self._host, self._host_tokens, self._precisions = host, host_tokens, precisions
+        self._host_tokens, self._precisions = host_tokens, precisions
+        self.host = host
+        self.left: list[Key] = []
         self._budget = self._left = sys.maxsize if budget is None else budget
 
     def decide(self, lookup: Lookup) -> Decision:
@@ -58,10 +64,15 @@ class Decider:
             decision = self._fetched(self._prefetcher, lookup, decision)
         if self._precisions is not None:
             decision = self._precisions.decide(lookup, decision)
-        if self._host is None:
+        if self.host is None:
             return decision
         keys = [*((lookup.layer, expert) for expert in decision.misses), *decision.fetched]
-        return replace(decision, from_disk=tuple([key for key in keys if self._host.load(key)]))
+        from_disk, self.left = [], []
+        for key in keys:
+            if self.host.load(key):
+                from_disk.append(key)
+                self.left += self.host.left
+        return replace(decision, from_disk=tuple(from_disk))
 
     def _fetched(self, prefetcher: Prefetcher, lookup: Lookup, decision: Decision) -> Decision:
         """The decision with what is fetched after its lookup."""
@@ -99,13 +110,7 @@ def decider_for(
     """
     prefetcher = prefetcher_for(policy, trace, profile)
     cache = cache_for(policy, trace, profile, sizes)
-    host = None
-    if policy.host_bytes is not None:
-        if sizes is None:
-            raise ValueError("host memory counts in bytes: give the sizes of experts")
-        experts = range(trace.info.experts_per_layer)
-        keys = ((layer, expert) for layer in range(trace.layers) for expert in experts)
-        host = HostMemory(policy.host_bytes, keys, sizes.blob)
+    host = _host_for(policy, (trace.layers, trace.info.experts_per_layer), sizes)
     return Decider(
         cache,
         prefetcher,
@@ -144,6 +149,7 @@ def live_decider(
     shape: tuple[int, int, int],
     nbytes: Callable[[Key], int],
     profile: Trace | None = None,
+    sizes: Sizes | None = None,
 ) -> Decider:
     """A fresh decider of a live run, which has no trace to look into.
 
@@ -152,23 +158,42 @@ def live_decider(
         shape: MoE layers, experts that each has, and experts a token takes in each.
         nbytes: bytes that are issued for an expert.
         profile: as for `decider_for`.
+        sizes: likewise.
 
     Raises:
         InputError: no cache or prefetcher has this name, one is an oracle or needs a profile, or
             the profile is of another shape.
+        ValueError: sizes are needed and not given.
     """
     kind = prefetcher_named(policy.prefetch)
     known = popularity_of(profile) if profile is not None else None
-    cache = slots_cache(policy.cache, shape[0], policy.slots, policy.scope, policy.seed, known)
-    precisions = _precisions_for(policy, shape[2])
-    if kind is None:
-        return Decider(cache, None, None, nbytes, precisions=precisions)
-    if kind.oracle:
-        raise InputError(
-            f"prefetcher {kind.name} looks into the future: it needs a trace, not a live run"
-        )
-    facts = _facts(policy, kind, shape, profile)
-    return Decider(cache, kind(facts), policy.prefetch_bytes, nbytes, precisions=precisions)
+    cache = pools_for(policy, shape[0], known, None, sizes)
+    prefetcher = None
+    if kind is not None:
+        if kind.oracle:
+            raise InputError(
+                f"prefetcher {kind.name} looks into the future: it needs a trace, not a live run"
+            )
+        prefetcher = kind(_facts(policy, kind, shape, profile))
+    return Decider(
+        cache,
+        prefetcher,
+        policy.prefetch_bytes,
+        nbytes,
+        _host_for(policy, shape[:2], sizes),
+        policy.host_tokens,
+        _precisions_for(policy, shape[2]),
+    )
+
+
+def _host_for(policy: Policy, shape: tuple[int, int], sizes: Sizes | None) -> HostMemory | None:
+    """Fresh, of so many layers and experts a layer; None where it holds everything."""
+    if policy.host_bytes is None:
+        return None
+    if sizes is None:
+        raise ValueError("host memory counts in bytes: give the sizes of experts")
+    keys = product(range(shape[0]), range(shape[1]))
+    return HostMemory(policy.host_bytes, keys, sizes.blob)
 
 
 def _precisions_for(policy: Policy, top_k: int) -> Precisions | None:

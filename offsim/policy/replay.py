@@ -1,9 +1,11 @@
 """A cache replayed over a trace without time."""
 
 from collections import Counter
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 
 from offsim.policy.cache import ExpertCache
+from offsim.policy.evictions import Key
 from offsim.policy.lookup import future_of, lookups_of, popularity_of
 from offsim.policy.policy import Policy
 from offsim.policy.registry import cache_of, eviction_named, slots_cache
@@ -29,20 +31,37 @@ def cache_for(
     """
     known = popularity_of(profile) if profile is not None else None
     future = future_of(trace) if eviction_named(policy.cache).oracle else None
+    return pools_for(policy, trace.layers, known, future, sizes)
+
+
+def pools_for(
+    policy: Policy,
+    layers: int,
+    popularity: Mapping[Key, float] | None,
+    future: Sequence[Sequence[Key]] | None,
+    sizes: Sizes | None,
+) -> ExpertCache:
+    """A fresh cache of a policy over so many layers; it counts slots, or bytes of blobs.
+
+    Args:
+        policy: which eviction policy, slots and scope, and how the device keeps experts.
+        layers: MoE layers.
+        popularity: for policies that pin, see `cache_of`.
+        future: for oracles, see `cache_of`.
+        sizes: as for `cache_for`.
+
+    Raises:
+        InputError: as for `cache_of`.
+        ValueError: sizes are needed and not given.
+    """
     if policy.keep == "compressed":
         if sizes is None:
             raise ValueError("compressed experts count in bytes: give the sizes of experts")
         pool = policy.slots * sizes.decoded
-        capacities = [pool] * trace.layers if policy.scope == "layer" else [pool * trace.layers]
-        return cache_of(policy.cache, capacities, sizes.blob, policy.seed, known, future)
+        capacities = [pool] * layers if policy.scope == "layer" else [pool * layers]
+        return cache_of(policy.cache, capacities, sizes.blob, policy.seed, popularity, future)
     return slots_cache(
-        policy.cache,
-        trace.layers,
-        policy.slots,
-        policy.scope,
-        policy.seed,
-        known,
-        future,
+        policy.cache, layers, policy.slots, policy.scope, policy.seed, popularity, future
     )
 
 

@@ -29,11 +29,15 @@ class HostMemory:
         capacity: bytes.
         experts: all, in the order in which they fill it.
         nbytes: of an expert's blob.
+
+    Attributes:
+        left: who left for the last load.
     """
 
     def __init__(self, capacity: int, experts: Iterable[Key], nbytes: Callable[[Key], int]) -> None:
         self._free, self._capacity, self._nbytes = capacity, capacity, nbytes
         self._held: dict[Key, int] = {}  # the oldest first
+        self.left: list[Key] = []
         for key in experts:
             size = nbytes(key)
             if size > self._free:
@@ -51,6 +55,7 @@ class HostMemory:
 
     def load(self, key: Key) -> bool:
         """A load needs a blob: whether it has to be read from disk. It is there from now on."""
+        self.left = []
         if key in self._held:
             self._held[key] = self._held.pop(key)
             return False
@@ -59,6 +64,7 @@ class HostMemory:
             while size > self._free:
                 oldest = next(iter(self._held))
                 self._free += self._held.pop(oldest)
+                self.left.append(oldest)
             self._put(key, size)
         return True
 

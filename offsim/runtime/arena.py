@@ -1,12 +1,37 @@
 """The device's slots, and which expert is in which."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from typing import Protocol
 
 import torch
 
+from offsim.codec.expert import ExpertBlob
 from offsim.model.experts import ExpertShape, ExpertWeights
 from offsim.policy.cache import Decision
 from offsim.policy.evictions import Key
+from offsim.runtime.waiting import Job
+
+
+class Slots(Protocol):
+    """Where the device has experts, and where it computes with them."""
+
+    def weights(self, layer: int, expert: int) -> ExpertWeights:
+        """The weights of an expert that is ready to compute with."""
+
+    def place(self, decision: Decision) -> list[torch.Tensor]:
+        """Give each miss that is loaded its slot [values] float32, after who left for it."""
+
+    def place_ahead(self, decision: Decision) -> list[torch.Tensor]:
+        """The same for each prefetched expert; those of the decision's layer must have run."""
+
+    def again(self, decision: Decision) -> Mapping[int, tuple[ExpertBlob, torch.Tensor]]:
+        """The hits that have to be decoded for this use: their blobs, and a slot for each."""
+
+    def keep(self, job: Job) -> None:
+        """A load is on its way that brings what is to be kept."""
+
+    def used(self, layer: int, experts: Sequence[int]) -> None:
+        """The experts of a layer have run, but for those that the host computed."""
 
 
 class Arena:
@@ -39,11 +64,13 @@ class Arena:
         return self._views[self._place[layer, expert]]
 
     def place(self, decision: Decision) -> list[torch.Tensor]:
-        """Give each miss of a decision its slot [values] float32, after who left for it."""
+        """Give each miss that is loaded its slot [values] float32, after who left for it."""
         slots = []
         staged = self._staging
         for expert, left in zip(decision.misses, decision.evicted, strict=True):
             key = (decision.layer, expert)
+            if expert in decision.on_host:
+                continue
             if expert in decision.staged:
                 self._free += [self._place.pop(gone) for gone in left]
                 self._place[key], staged = staged, staged + 1
@@ -56,6 +83,16 @@ class Arena:
         """The same for each prefetched expert; those of the decision's layer must have run."""
         pairs = zip(decision.fetched, decision.displaced, strict=True)
         return [self._kept(key, left) for key, left in pairs]
+
+    def again(self, decision: Decision) -> Mapping[int, tuple[ExpertBlob, torch.Tensor]]:
+        """The hits that have to be decoded for this use: none."""
+        return {}
+
+    def keep(self, job: Job) -> None:
+        """What a load brings is kept in its slot."""
+
+    def used(self, layer: int, experts: Sequence[int]) -> None:
+        """The experts of a layer have run, and keep their slots."""
 
     def _kept(self, key: Key, left: Sequence[Key]) -> torch.Tensor:
         self._free += [self._place.pop(gone) for gone in left]

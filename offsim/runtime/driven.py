@@ -9,6 +9,7 @@ import os
 from collections.abc import Callable
 from dataclasses import replace
 from itertools import pairwise
+from pathlib import Path
 from typing import Self
 
 import numpy as np
@@ -41,6 +42,7 @@ def run_driven(
     link_bytes_per_s: float | None = None,
     progress: Callable[[], None] = lambda: None,
     profile: Trace | None = None,
+    folder: Path | None = None,
 ) -> Run:
     """Run the steps of a trace one after the other with generated experts offloaded.
 
@@ -53,6 +55,7 @@ def run_driven(
         link_bytes_per_s: pace of the link; None for plain copies.
         progress: called after each step.
         profile: a trace that a cache or a prefetcher may learn from.
+        folder: as for `offloaded`.
 
     Returns:
         The record, whose requests are numbered as in the trace, and the time stamps; no tokens,
@@ -88,7 +91,9 @@ def run_driven(
 
     most = most_at_once(trace)
     look = gates.looking
-    return offloaded(store, policy, trace.top_k, look, drive, link_bytes_per_s, profile, most)
+    return offloaded(
+        store, policy, trace.top_k, look, drive, link_bytes_per_s, profile, most, folder
+    )
 
 
 class _Told:

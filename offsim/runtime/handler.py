@@ -1,22 +1,28 @@
 """The handler that runs the experts of a model while they are offloaded."""
 
 import time
-from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections import Counter, deque
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 
 import torch
 
-from offsim.model.experts import ExpertWeights, mixed
+from offsim.codec.expert import ExpertBlob
+from offsim.model.experts import mixed
 from offsim.policy.cache import Decision
 from offsim.policy.decider import Decider
 from offsim.policy.evictions import Key
 from offsim.policy.lookup import Lookup
 from offsim.record import RunRecord, StepRecord, Wait
 from offsim.record.times import LayerTimes, StepTimes
-from offsim.runtime.arena import Arena
+from offsim.runtime.arena import Slots
 from offsim.runtime.gates import Foresight
 from offsim.runtime.pipeline import Pipeline
+from offsim.runtime.stages import output_of
 from offsim.runtime.waiting import Job
+
+FeedForward = Callable[[torch.Tensor], torch.Tensor]
+"""Gives the output of an expert for hidden states."""
 
 
 class Offloaded:
@@ -30,18 +36,19 @@ class Offloaded:
     """
 
     def __init__(
-        self, decider: Decider, arena: Arena, pipeline: Pipeline, gates: Foresight
+        self, decider: Decider, arena: Slots, pipeline: Pipeline, gates: Foresight
     ) -> None:
         self.decider, self.arena, self.pipeline, self.gates = decider, arena, pipeline, gates
         self.record = RunRecord("MEASURED")
         self.times: list[StepTimes] = []
         self._ahead: dict[Key, Job] = {}  # fetched and not yet asked for
+        self._disk: deque[Key] = deque()  # loads of the last decision that come from disk
 
-    def begin(self, request: int, phase: int, tokens: int) -> None:
-        """A step starts."""
+    def begin(self, request: int, phase: int, tokens: int, context: int = 0) -> None:
+        """A step starts; its layers attend to `context` tokens of earlier ones besides."""
         now = time.perf_counter()
         self.record.steps.append(StepRecord(request, phase, now))
-        self.times.append(StepTimes(tokens, now))
+        self.times.append(StepTimes(tokens, now, context=context))
 
     def end(self) -> None:
         """The token of the step is known."""
@@ -61,16 +68,65 @@ class Offloaded:
         foreseen = self.gates.ahead(layer, hidden, ids)
         decision = self.decider.decide(Lookup(layer, step.phase, accesses, given, foreseen))
         step.decisions.append(decision)
+        if self.pipeline.shelf is not None:
+            self.pipeline.shelf.decided(decision)
+            self._disk = deque(decision.from_disk)
+        tokens = Counter(accesses)
         slots = self.arena.place(decision)
         late = self._raise(decision) if self._ahead else ()
-        for expert, slot in zip(decision.misses, slots, strict=True):
-            step.loads.append(self.pipeline.ask(layer, expert, slot).load)
+        again = self.arena.again(decision)
+        asked: Sequence[int] = decision.misses
+        if again:
+            asked = [expert for expert in tokens if expert in again or expert in decision.misses]
+        states = partial(_served_by, hidden, ids)
+        for job in self._asked(decision, asked, again, slots, states):
+            step.loads.append(job.load)
         times.asked = time.perf_counter()
-        times.misses = len(slots)
-        ready = self._as_ready(decision, late, Counter(accesses), times)
+        times.misses = len(asked)
+        awaited = {*late, *asked}
+        ready = self._as_ready(decision, awaited, tokens, times)
         out = mixed(hidden, ids, weights, ready)
         times.leave = time.perf_counter()
         return out
+
+    def _asked(
+        self,
+        decision: Decision,
+        experts: Sequence[int],
+        again: Mapping[int, tuple[ExpertBlob, torch.Tensor]],
+        slots: Sequence[torch.Tensor],
+        states: Callable[[int], torch.Tensor],
+    ) -> Iterator[Job]:
+        """Start what a lookup waits for: loads, experts on the host, blobs that are decoded.
+
+        Args:
+            decision: of the lookup.
+            experts: all of these, in router order.
+            again: those that are on the device as blobs, with a slot for each.
+            slots: of those that are loaded.
+            states: gives the hidden states of an expert's tokens.
+        """
+        layer, ask, room = decision.layer, self.pipeline.ask, iter(slots)
+        for expert in experts:
+            if expert in again:
+                yield self.pipeline.decode(layer, expert, *again[expert])
+                continue
+            disk = self._is_next_from_disk((layer, expert))
+            if expert in decision.on_host:
+                yield self.pipeline.compute(layer, expert, states(expert), from_disk=disk)
+                continue
+            coarse = expert in decision.coarse
+            job = ask(layer, expert, next(room), from_disk=disk, coarse=coarse)
+            if expert not in decision.staged:
+                self.arena.keep(job)
+            yield job
+
+    def _is_next_from_disk(self, key: Key) -> bool:
+        """Whether the next load, which is of this expert, was decided to come from disk."""
+        if not self._disk or self._disk[0] != key:
+            return False
+        self._disk.popleft()
+        return True
 
     def _raise(self, decision: Decision) -> list[int]:
         """Give up what leaves, and make urgent what is asked for and not yet there.
@@ -98,14 +154,14 @@ class Offloaded:
                     job.gone = True
 
     def _as_ready(
-        self, decision: Decision, late: Sequence[int], tokens: Counter[int], times: LayerTimes
-    ) -> Iterator[tuple[int, ExpertWeights]]:
-        """The resident experts, then each of the others as it arrives."""
+        self, decision: Decision, awaited: set[int], tokens: Counter[int], times: LayerTimes
+    ) -> Iterator[tuple[int, FeedForward]]:
+        """The experts that are ready, then each of the others as it arrives."""
         layer = decision.layer
         for expert in decision.hits:
-            if expert not in late:
+            if expert not in awaited:
                 yield from self._timed(layer, expert, tokens[expert], times)
-        for _ in range(len(decision.misses) + len(late)):
+        for _ in awaited:
             since = time.perf_counter()
             job = self.pipeline.arrived()
             if job is None:
@@ -113,21 +169,39 @@ class Offloaded:
                 wait = Wait(since, time.perf_counter(), job.load)
                 self.record.steps[-1].waits.append(wait)
             expert = job.load.expert
-            yield from self._timed(layer, expert, tokens[expert], times)
+            if job.hidden is not None:
+                yield expert, partial(_computed, output_of(job))
+            else:
+                yield from self._timed(layer, expert, tokens[expert], times)
+        self.arena.used(layer, [expert for expert in tokens if expert not in decision.on_host])
         if decision.fetched:
+            since = time.perf_counter()
             self._fetch(decision)
+            times.fetched, times.fetching = len(decision.fetched), time.perf_counter() - since
 
     def _fetch(self, decision: Decision) -> None:
         """Start what is fetched ahead, now that the layer's experts have run."""
         slots = self.arena.place_ahead(decision)
         self._give_up(decision.displaced)
         for key, slot in zip(decision.fetched, slots, strict=True):
-            job = self._ahead[key] = self.pipeline.ask(*key, slot, ahead=True)
+            disk = self._is_next_from_disk(key)
+            job = self._ahead[key] = self.pipeline.ask(*key, slot, ahead=True, from_disk=disk)
+            self.arena.keep(job)
             self.record.steps[-1].loads.append(job.load)
 
     def _timed(
         self, layer: int, expert: int, tokens: int, times: LayerTimes
-    ) -> Iterator[tuple[int, ExpertWeights]]:
+    ) -> Iterator[tuple[int, FeedForward]]:
         start = time.perf_counter()
         yield expert, self.arena.weights(layer, expert)
         times.experts.append((tokens, start, time.perf_counter()))
+
+
+def _served_by(hidden: torch.Tensor, ids: torch.Tensor, expert: int) -> torch.Tensor:
+    """The rows of hidden states that an expert serves, as `mixed` gives them to it."""
+    return hidden if len(ids) == 1 else hidden[torch.where(ids == expert)[0]]
+
+
+def _computed(output: torch.Tensor, _: torch.Tensor) -> torch.Tensor:
+    """What the host has computed for these hidden states."""
+    return output

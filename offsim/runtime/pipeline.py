@@ -1,30 +1,43 @@
-"""How an expert gets into a slot: host decode, link, device decode, each by threads of its own."""
+"""How an expert gets into a slot: through disk, host decode, host compute, link, device decode.
+
+Few loads pass all of these; each stage has threads of its own (`offsim.runtime.stations`).
+"""
 
 import time
-from collections.abc import Sequence
 from itertools import count
 from queue import SimpleQueue
 
-import numpy as np
 import torch
 
-from offsim.codec import Blob, Codec, decode
+from offsim.codec import Codec
 from offsim.codec.expert import ExpertBlob
 from offsim.errors import InputError, RunError
 from offsim.policy.transfer import Transfer
-from offsim.record import Load, Span
+from offsim.record import Load
 from offsim.record.events import Stage
-from offsim.runtime.link import Bytes, Link
+from offsim.runtime.disk import Disk, Shelf
+from offsim.runtime.link import Link
+from offsim.runtime.stages import Carry, DeviceDecode, HostCompute, HostDecode, unpack
+from offsim.runtime.stations import Station, Work
 from offsim.runtime.store import ExpertStore
-from offsim.runtime.threads import Jobs, Worker, busy
-from offsim.runtime.waiting import Job, Waiting
+from offsim.runtime.threads import busy
+from offsim.runtime.waiting import Job
+
+__all__ = ["Pipeline", "check_transfer", "unpack"]
 
 PATIENCE_S = 30.0
-"""A load that takes longer than this has been lost."""
+"""A load that takes longer than this has been lost, and so has a thread that does not end."""
 ONE_AT_A_TIME = ("sz3",)
 """Host codecs that hold the interpreter lock while they decode."""
 POLL_ROUNDS = 10_000
 """About 20 us between two looks at the queue."""
+LOOK_AROUND_S = 0.02
+"""Between two looks at whether all threads live."""
+STATE_BYTES = 2
+"""Of one number of a hidden state on the link, there and back alike, as the model of time has it.
+Here the output comes back in float32, which is as many bytes, and what the host reads is there."""
+NOWHERE = torch.empty(0)
+"""The slot of what does not come in."""
 
 
 def check_transfer(transfer: Transfer, codec: Codec) -> None:
@@ -36,8 +49,8 @@ def check_transfer(transfer: Transfer, codec: Codec) -> None:
     """
     if transfer.pipelined:
         raise InputError(
-            "a real run decodes a blob once all of it is there: pipelined transfers can only be "
-            "simulated"
+            "a real run decodes a blob once all of it is there, since codecs take whole streams: "
+            "pipelined transfers can only be simulated"
         )
     if transfer.decoders > 1 and codec.name in ONE_AT_A_TIME:
         raise InputError(
@@ -47,53 +60,57 @@ def check_transfer(transfer: Transfer, codec: Codec) -> None:
 
 
 class Pipeline:
-    """Moves experts from a store over a link into slots.
-
-    Only the device decoder writes into slots, and it is one thread that does one load after the
-    other. So where a load is given up while it is being written, whoever got its slot is written
-    after it, and is ready later.
+    """Moves experts from a store over a link into slots, or has the host compute them.
 
     Args:
-        store: the experts in host memory.
+        store: the experts.
         link: carries their bytes.
         transfer: in which parts, and by how many threads.
-        ahead: whether anything may be fetched ahead.
+        shelf: the blobs in host memory, with a disk beneath; None: all of them are there.
+        host: whether the host may compute.
+        keep: whether the device keeps the blobs that arrive.
 
     Raises:
         InputError: a real run cannot move loads in this way.
     """
 
     def __init__(
-        self, store: ExpertStore, link: Link, transfer: Transfer | None = None, *, ahead: bool
+        self,
+        store: ExpertStore,
+        link: Link,
+        transfer: Transfer | None = None,
+        *,
+        shelf: Shelf | None = None,
+        host: bool = False,
+        keep: bool = False,
     ) -> None:
-        self.store, self.link = store, link
-        self.transfer = transfer or Transfer()
-        check_transfer(self.transfer, store.codec)
-        self.on_host = store.codec.placement == "host"
+        transfer = transfer or Transfer()
+        check_transfer(transfer, store.codec)
+        self.store, self.shelf = store, shelf
         self.ready: SimpleQueue[Job] = SimpleQueue()
-        shape = store.shape
-        self._nbytes = [
-            [store.link_bytes(layer, expert) for expert in range(shape.experts)]
-            for layer in range(shape.layers)
-        ]
         self._number = count()
-        may_overtake = ahead or self.transfer != Transfer()
-        self._stages: list[Jobs[Job]] = [
-            Waiting() if may_overtake else SimpleQueue() for _ in range(3)
-        ]
-        self._first, self._middle, self._last = self._stages
+        self._link_bytes = {False: _link_bytes(store), True: _link_bytes(store.coarser)}
+        decoded = store.codec.placement == "host"
+        works: list[Work] = [Disk(shelf)] if shelf is not None else []
+        works += [HostDecode(transfer.decoders)] if decoded else []
+        works += [HostCompute(store.shape)] if host else []
+        works += [Carry(link, transfer), DeviceDecode(decoded=decoded, keep=keep)]
+        first: tuple[Stage, ...] = ("host decode",) if decoded else ()
+        self._to_slot: tuple[Stage, ...] = (*first, "link", "device decode")
+        self._on_host: tuple[Stage, ...] = (*first, "host compute", "link")
         busy(1)  # the first call of a process loads it, which takes 0.2 s
-        channels, decoders = self.transfer.channels, self.transfer.decoders
-        self._workers = [
-            [Worker("device decoder", self._device_decode, self._fail, self._last)],
-            [Worker("link", self._carry, self._fail, self._middle) for _ in range(channels)],
-            [
-                Worker("host decoder", self._host_decode, self._fail, self._first)
-                for _ in range(decoders if self.on_host else 0)
-            ],
-        ]
+        self._stations = {work.stage: Station(work, self._passed, self._fail) for work in works}
 
-    def ask(self, layer: int, expert: int, slot: torch.Tensor, *, ahead: bool = False) -> Job:
+    def ask(
+        self,
+        layer: int,
+        expert: int,
+        slot: torch.Tensor,
+        *,
+        ahead: bool = False,
+        from_disk: bool = False,
+        coarse: bool = False,
+    ) -> Job:
         """Start to load an expert into a slot; returns at once.
 
         Args:
@@ -101,12 +118,48 @@ class Pipeline:
             expert: id in that layer.
             slot: [values] float32.
             ahead: whether nobody waits for it yet.
+            from_disk: whether it was decided that its blob is not in host memory.
+            coarse: whether it comes as its coarser blob.
         """
-        nbytes = self._nbytes[layer][expert]
-        load = Load(layer, expert, nbytes, time.perf_counter(), [], ahead, not ahead)
-        job = Job(next(self._number), load, slot, self.store.blobs[layer][expert], not ahead)
-        (self._first if self.on_host else self._middle).put(job)
-        return job
+        nbytes = self._link_bytes[coarse][layer][expert]
+        load = self._load(layer, expert, nbytes, ahead=ahead, from_disk=from_disk)
+        if coarse:
+            blob: ExpertBlob | None = self.store.coarser.blobs[layer][expert]
+        else:
+            blob = self._blob(layer, expert, from_disk)
+        return self._start(Job(next(self._number), load, slot, blob, not ahead, self._to_slot))
+
+    def compute(
+        self, layer: int, expert: int, hidden: torch.Tensor, *, from_disk: bool = False
+    ) -> Job:
+        """Start to compute an expert on the host; see `offsim.runtime.stages.output_of`.
+
+        Args:
+            layer: MoE layer.
+            expert: id in that layer.
+            hidden: [tokens, hidden] float32, of the tokens that it serves.
+            from_disk: as for `ask`.
+        """
+        load = self._load(layer, expert, 2 * hidden.numel() * STATE_BYTES, from_disk=from_disk)
+        load.ends_with = "link"
+        blob = self._blob(layer, expert, from_disk)
+        return self._start(
+            Job(next(self._number), load, NOWHERE, blob, True, self._on_host, hidden=hidden)
+        )
+
+    def decode(self, layer: int, expert: int, kept: ExpertBlob, slot: torch.Tensor) -> Job:
+        """Start to decode an expert that the device keeps as a blob.
+
+        Args:
+            layer: MoE layer.
+            expert: id in that layer.
+            kept: the blob on the device.
+            slot: [values] float32.
+        """
+        load = self._load(layer, expert, 0)
+        job = Job(next(self._number), load, slot, kept, True, ("device decode",))
+        job.carried, job.kept = kept.payloads(), kept
+        return self._start(job)
 
     def note_arrivals(self) -> None:
         """Note which of the loads that were asked for are there by now (`Job.there`).
@@ -136,32 +189,63 @@ class Pipeline:
         that slept would go on with cold caches and a low clock.
 
         Raises:
-            RunError: a stage failed, or nothing came within PATIENCE_S.
+            RunError: a stage failed, one of its threads has ended, or nothing came within
+                PATIENCE_S.
         """
-        patience = time.perf_counter() + PATIENCE_S
+        now = time.perf_counter()
+        patience, look = now + PATIENCE_S, now + LOOK_AROUND_S
         while (job := self.arrived()) is None:
             busy(POLL_ROUNDS)
-            if time.perf_counter() > patience:
+            now = time.perf_counter()
+            if now > look:
+                self._check_threads()
+                look = now + LOOK_AROUND_S
+            if now > patience:
                 raise RunError(f"no expert arrived within {PATIENCE_S:g} s")
         return job
 
     def close(self) -> None:
-        """End the threads; what is being served is served to the end of its chunk."""
-        for waiting, workers in zip(self._stages[::-1], self._workers, strict=True):
-            if isinstance(waiting, Waiting):
-                waiting.close()
-            for _ in workers:
-                waiting.put(None)
-        for workers in self._workers:
-            for worker in workers:
-                worker.join()
+        """End the threads; what is being served is served to the end of its chunk.
+
+        One that does not end within PATIENCE_S is left to the end of the process.
+        """
+        stations = list(self._stations.values())[::-1]
+        for station in stations:
+            station.close()
+        until = time.perf_counter() + PATIENCE_S
+        for station in stations:
+            station.join(until)
+
+    def _load(
+        self, layer: int, expert: int, nbytes: int, *, ahead: bool = False, from_disk: bool = False
+    ) -> Load:
+        """The record of a load that is asked for now."""
+        disk = self.store.blobs[layer][expert].nbytes if from_disk else 0
+        now = time.perf_counter()
+        return Load(layer, expert, nbytes, now, [], ahead, not ahead, disk_bytes=disk)
+
+    def _blob(self, layer: int, expert: int, from_disk: bool) -> ExpertBlob | None:
+        """The blob of an expert, or None where it has to be read."""
+        if self.shelf is None:
+            return self.store.blobs[layer][expert]
+        return None if from_disk else self.shelf.take((layer, expert))
+
+    def _start(self, job: Job) -> Job:
+        if job.blob is None:
+            job.path = ("disk", *job.path)
+        self._stations[job.path[0]].put(job)
+        return job
+
+    def _passed(self, job: Job) -> None:
+        """Send a load on to its next stage, or say that it is there."""
+        job.path = job.path[1:]
+        (self._stations[job.path[0]] if job.path else self.ready).put(job)
 
     def _take(self) -> Job:
         """The next load that is done, urgent or not, wanted or not."""
         job = self.ready.get()
         if job.error is not None and not job.gone:
-            place = f"expert {job.load.expert} of layer {job.load.layer}"
-            raise RunError(f"loading {place} failed: {job.error}") from job.error
+            raise RunError(f"loading {_place(job)} failed: {job.error}") from job.error
         job.there = True
         return job
 
@@ -169,63 +253,26 @@ class Pipeline:
         job.error = error
         self.ready.put(job)
 
-    def _host_decode(self, job: Job, start: float) -> None:
-        matrices = [job.blob.decoded(number).view(-1) for number in range(len(job.blob.blobs))]
-        job.parts = [weights.view(torch.uint8).numpy() for weights in matrices]
-        _served(job, "host decode", start)
-        self._middle.put(job)
+    def _check_threads(self) -> None:
+        """Notice a thread that has ended, which serves nobody any more.
 
-    def _carry(self, job: Job, start: float) -> None:
-        parts = job.parts or job.blob.payloads()
-        if self.transfer.chunk_bytes is None:
-            job.carried, last = self.link.copy(parts), True
-        else:
-            last = self._carry_chunk(job, parts, self.transfer.chunk_bytes)
-        _served(job, "link", start)
-        (self._last if last else self._middle).put(job)
-
-    def _carry_chunk(self, job: Job, parts: Sequence[Bytes], most: int) -> bool:
-        """Carry the next of equal chunks of at most so many bytes; whether it was the last."""
-        nbytes = job.load.link_bytes
-        chunks = max(1, -(-nbytes // most))
-        if not job.chunks:
-            job.parts, job.carried = parts, [np.empty_like(part) for part in parts]
-        begin, end = (done * nbytes // chunks for done in (job.chunks, job.chunks + 1))
-        self.link.copy_range(parts, job.carried, begin, end)
-        job.chunks += 1
-        return job.chunks == chunks
-
-    def _device_decode(self, job: Job, start: float) -> None:
-        unpack(job.blob, job.carried, job.slot, decoded=self.on_host)
-        job.parts = job.carried = ()
-        _served(job, "device decode", start)
-        self.ready.put(job)
+        Raises:
+            RunError: one has.
+        """
+        for stage, station in self._stations.items():
+            if (worker := station.dead()) is not None:
+                over = "" if worker.serving is None else f" over {_place(worker.serving)}"
+                raise RunError(f"a thread of the stage {stage} ended{over}; run it again")
 
 
-def _served(job: Job, stage: Stage, start: float) -> None:
-    """Note that a job, or one more chunk of it, has been served from `start`, s, until now."""
-    spans = job.load.spans
-    now = time.perf_counter()
-    if spans and spans[-1].stage == stage:
-        spans[-1] = Span(stage, spans[-1].start, now)
-    else:
-        spans.append(Span(stage, start, now))
+def _link_bytes(store: ExpertStore) -> list[list[int]]:
+    """[layers][experts], looked up beforehand, since asking for a load is compute's own time."""
+    shape = store.shape
+    return [
+        [store.link_bytes(layer, expert) for expert in range(shape.experts)]
+        for layer in range(shape.layers)
+    ]
 
 
-def unpack(blob: ExpertBlob, parts: Sequence[Bytes], slot: torch.Tensor, *, decoded: bool) -> None:
-    """Fill a slot [values] float32 from what crossed the link.
-
-    Args:
-        blob: of the expert, for its headers.
-        parts: payloads, or, where the host decoded, the weights in their stored dtype, as bytes.
-        slot: overwritten: gate, up, down.
-        decoded: which of the two `parts` are.
-    """
-    at = 0
-    for matrix, part in zip(blob.blobs, parts, strict=True):
-        if decoded:
-            weights = torch.from_numpy(part).view(matrix.torch_dtype)
-        else:
-            weights = decode(Blob(matrix.header, part.data)).view(-1)
-        slot[at : at + matrix.count].copy_(weights)
-        at += matrix.count
+def _place(job: Job) -> str:
+    return f"expert {job.load.expert} of layer {job.load.layer}"

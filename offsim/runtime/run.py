@@ -1,20 +1,26 @@
 """Running a policy for real, through the experts hook."""
 
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass, field
 from functools import partial
+from pathlib import Path
 
 from transformers import PreTrainedModel
 
+from offsim.codec import Codec, codec_named
 from offsim.errors import InputError
 from offsim.model.generate import greedy_tokens
 from offsim.model.hook import handled
 from offsim.policy.decider import live_decider
 from offsim.policy.policy import Policy
 from offsim.policy.prefetchers.registry import prefetcher_named
+from offsim.policy.tiers import Sizes
 from offsim.record import RunRecord
 from offsim.record.times import StepTimes
-from offsim.runtime.arena import Arena
+from offsim.runtime.arena import Arena, Slots
+from offsim.runtime.compressed import BlobArena
+from offsim.runtime.disk import Shelf, blobs_on_disk
 from offsim.runtime.gates import Foresight, Gates
 from offsim.runtime.handler import Offloaded
 from offsim.runtime.link import Link
@@ -32,11 +38,13 @@ class Run:
         record: steps, loads, waits and decisions, MEASURED.
         tokens: written for each request.
         times: stamps of compute, a StepTimes a step.
+        notes: what else one should know of it, a sentence each.
     """
 
     record: RunRecord
     tokens: list[list[int]] = field(default_factory=list)
     times: list[StepTimes] = field(default_factory=list)
+    notes: list[str] = field(default_factory=list)
 
 
 def run_offloaded(
@@ -48,6 +56,7 @@ def run_offloaded(
     link_bytes_per_s: float | None = None,
     progress: Callable[[], None] = lambda: None,
     profile: Trace | None = None,
+    folder: Path | None = None,
 ) -> Run:
     """Answer prompts one after the other with the experts offloaded.
 
@@ -61,6 +70,7 @@ def run_offloaded(
         progress: called after each step.
         profile: a trace whose popular experts a cache may pin, and from which a prefetcher may
             learn.
+        folder: as for `offloaded`.
 
     Raises:
         InputError: as for `offloaded`, or the gates cannot be asked ahead.
@@ -74,7 +84,8 @@ def run_offloaded(
 
                 def before(step: int, request: int = request, length: int = len(prompt)) -> None:
                     phase = DECODE if step else PREFILL
-                    handler.begin(request, phase, 1 if step else length)
+                    done = length + step - 1 if step else 0
+                    handler.begin(request, phase, 1 if step else length, done)
 
                 def after(_: int) -> None:
                     handler.end()
@@ -85,7 +96,7 @@ def run_offloaded(
 
     top_k = model.config.num_experts_per_tok
     gates = partial(Gates, model)
-    return offloaded(store, policy, top_k, gates, drive, link_bytes_per_s, profile)
+    return offloaded(store, policy, top_k, gates, drive, link_bytes_per_s, profile, folder=folder)
 
 
 def offloaded(
@@ -97,6 +108,7 @@ def offloaded(
     link_bytes_per_s: float | None = None,
     profile: Trace | None = None,
     staged: int | None = None,
+    folder: Path | None = None,
 ) -> Run:
     """Run whatever calls experts, step by step and layer by layer, with the experts offloaded.
 
@@ -110,33 +122,80 @@ def offloaded(
         link_bytes_per_s: pace of the link; None for plain copies.
         profile: a trace that a cache or a prefetcher may learn from.
         staged: the most experts that one layer and step asks for; None: all of a layer.
+        folder: on the disk beneath host memory, where the run makes one of its own for the time
+            that it takes; None for that of temporary files.
 
     Raises:
-        InputError: experts are to be on disk, computed on the host, kept compressed or loaded in
-            several precisions, they are stored under another codec or bound than the policy's,
-            the cache or the prefetcher is an oracle or needs a profile, the profile is of another
-            shape, or loads cannot move as the policy says.
+        InputError: experts are stored under another codec or bound than the policy's, cannot be
+            where it says (`check_placement`), the cache or the prefetcher is an oracle or needs a
+            profile, the profile is of another shape, loads cannot move as the policy says, or
+            blobs cannot be written to disk.
         RunError: a load failed.
     """
-    if policy.placed:
-        raise InputError(
-            "a real run has all blobs in host memory, computes on the device alone and keeps "
-            f"experts decoded there, not {policy}; simulate it"
-        )
-    if policy.low is not None:
-        raise InputError(f"a real run loads all misses in one precision, not {policy}; simulate it")
     store.check(policy)
+    check_placement(policy, store.codec)
     shape = store.shape
-    sizes = (shape.layers, shape.experts, top_k)
-    decider = live_decider(policy, sizes, lambda key: store.link_bytes(*key), profile)
     kind = prefetcher_named(policy.prefetch)
+    decider = live_decider(
+        policy,
+        (shape.layers, shape.experts, top_k),
+        lambda key: store.link_bytes(*key),
+        profile,
+        Sizes(lambda key: store.blobs[key[0]][key[1]].nbytes, shape.bytes),
+    )
     gates = foresight(policy.distance if kind is not None and kind.gated else 0)
-    arena = Arena(shape, policy.slots, staged)
-    pipeline = Pipeline(store, Link(link_bytes_per_s), policy.transfer, ahead=kind is not None)
-    handler = Offloaded(decider, arena, pipeline, gates)
-    try:
+    keep = policy.keep == "compressed"
+    arena: Slots = BlobArena(shape, staged) if keep else Arena(shape, policy.slots, staged)
+    with ExitStack() as open_until_the_end:
+        shelf, notes = None, []
+        if decider.host is not None:
+            files = open_until_the_end.enter_context(blobs_on_disk(store, folder))
+            shelf, notes = Shelf(store, files, decider), [str(files)]
+        pipeline = Pipeline(
+            store,
+            Link(link_bytes_per_s),
+            policy.transfer,
+            shelf=shelf,
+            host=policy.host_tokens > 0,
+            keep=keep,
+        )
+        open_until_the_end.callback(pipeline.close)
+        handler = Offloaded(decider, arena, pipeline, gates)
         with single_compute_thread():
             tokens = drive(handler)
-    finally:
-        pipeline.close()
-    return Run(handler.record, tokens, handler.times)
+    return Run(handler.record, tokens, handler.times, notes)
+
+
+def check_placement(policy: Policy, codec: Codec) -> None:
+    """Refuse a policy that places experts where they cannot be under its codec.
+
+    Args:
+        policy: any.
+        codec: its codec.
+
+    Raises:
+        InputError: the host is to compute with blobs that the device decodes, the device is to
+            keep blobs that the host decodes, the coarser blobs for misses of low weight decode
+            elsewhere than the others, or they are asked for beside any of these.
+    """
+    low = policy.low
+    if policy.placed and low is not None:
+        raise InputError(
+            "misses of low weight come coarse only where host memory holds all blobs, the device "
+            f"computes alone and keeps experts decoded, not with {policy}"
+        )
+    if low is not None and codec_named(low.codec).placement != codec.placement:
+        raise InputError(
+            f"codec {codec} decodes on the {codec.placement} and {low.codec}, for misses of low "
+            "weight, does not; take two that decode in one place"
+        )
+    if policy.host_tokens and codec.placement == "device" and codec.name != "raw":
+        raise InputError(
+            f"codec {codec} decodes on the device, so that the host cannot compute with its blobs; "
+            "take raw or a host codec"
+        )
+    if policy.keep == "compressed" and (codec.placement == "host" or codec.name == "raw"):
+        raise InputError(
+            f"codec {codec} does not decode on the device, so that experts cannot be kept "
+            "compressed there; take a device codec"
+        )

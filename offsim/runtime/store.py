@@ -64,6 +64,7 @@ class ExpertStore:
         blobs: [layer][expert]; experts with the same weights share one.
         largest_error: largest |x - x'| in the stored dtype over all of them.
         bounds: the table of bounds that it was made under, if any.
+        low: the same experts as coarser blobs, for misses of low weight; None where all come alike.
     """
 
     shape: ExpertShape
@@ -72,6 +73,7 @@ class ExpertStore:
     blobs: list[list[ExpertBlob]]
     largest_error: float
     bounds: Bounds | None = None
+    low: "ExpertStore | None" = None
 
     @classmethod
     def of(
@@ -142,7 +144,13 @@ class ExpertStore:
     def first(self, layers: int) -> "ExpertStore":
         """The same without the layers after the first so many."""
         shape = replace(self.shape, layers=min(layers, self.shape.layers))
-        return replace(self, shape=shape, blobs=self.blobs[: shape.layers])
+        low = None if self.low is None else self.low.first(layers)
+        return replace(self, shape=shape, blobs=self.blobs[: shape.layers], low=low)
+
+    @property
+    def coarser(self) -> "ExpertStore":
+        """The store of coarser blobs, where there is one; else this one."""
+        return self.low or self
 
     def policy(self, **others: Any) -> Policy:
         """A policy under which experts are stored as they are here.
@@ -157,7 +165,8 @@ class ExpertStore:
         """Refuse a policy under which experts would be stored otherwise.
 
         Raises:
-            InputError: codec, bound or table of bounds are not those of the store.
+            InputError: codec, bound or table of bounds are not those of the store, or the coarser
+                blobs that the policy asks for are not there.
         """
         own = self.policy()
         asked = (codec_named(policy.codec), policy.bound, policy.bounds)
@@ -166,6 +175,14 @@ class ExpertStore:
                 f"the experts are stored under {_named(own)} and the policy asks for "
                 f"{_named(policy)}; make a store under the policy's codec and bound"
             )
+        if policy.low is not None:
+            coarse = Policy(codec=policy.low.codec, bound=policy.low.bound)
+            if self.low is None or self.low.shape != self.shape:
+                raise InputError(
+                    f"misses of low weight come under {coarse.storage} and the store has no such "
+                    "blobs of the same experts; give it a store of them as `low`"
+                )
+            self.low.check(coarse)
 
     def link_bytes(self, layer: int, expert: int) -> int:
         """Bytes that cross the link: the blob, or the stored bytes where the host decodes."""

@@ -85,6 +85,9 @@ class Worker(threading.Thread, Generic[Job]):
         serve: does a job; gets the job and the time at which it was taken, s.
         failed: told of a job whose `serve` raised.
         jobs: where they wait; several workers may share it. None: in order of arrival.
+
+    Attributes:
+        serving: the job that it does, or None.
     """
 
     def __init__(
@@ -97,6 +100,7 @@ class Worker(threading.Thread, Generic[Job]):
         super().__init__(name=f"offsim {name}", daemon=True)
         self._serve, self._failed = serve, failed
         self._jobs: Jobs[Job] = SimpleQueue() if jobs is None else jobs
+        self.serving: Job | None = None
         self.start()
 
     def put(self, job: Job) -> None:
@@ -112,7 +116,9 @@ class Worker(threading.Thread, Generic[Job]):
         """Serve until stopped."""
         pin(cores()[1])
         while (job := self._jobs.get()) is not None:
+            self.serving = job
             try:
                 self._serve(job, time.perf_counter())
             except Exception as error:  # reported to the thread that waits for the job
                 self._failed(job, error)
+            self.serving = None

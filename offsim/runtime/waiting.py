@@ -11,6 +11,7 @@ import torch
 
 from offsim.codec.expert import ExpertBlob
 from offsim.record import Load
+from offsim.record.events import Stage
 from offsim.runtime.link import Bytes
 
 AGE = attrgetter("number")
@@ -26,36 +27,49 @@ class Job:
     Attributes:
         number: rises with every load that is asked for.
         load: its record.
-        slot: [values] float32, where the expert goes.
-        blob: the expert in host memory.
+        slot: [values] float32, where the expert goes; empty where it does not come in.
+        blob: the expert in host memory; None until it was read, and once it is no longer needed.
         urgent: whether compute asks for it now; else it is fetched ahead.
+        path: the stages that it still has to pass.
+        hidden: [tokens, hidden] float32 that the host computes the expert with, or None.
         gone: whether it was given up: nobody serves it any more.
         there: whether compute has seen that it is done.
         parts: what the link has to carry; empty: the payloads of the blob.
         carried: what has arrived of it.
         chunks: that have crossed the link.
+        kept: the blob that arrived, where the device keeps blobs.
         error: why it failed.
     """
 
     number: int
     load: Load
     slot: torch.Tensor
-    blob: ExpertBlob
+    blob: ExpertBlob | None
     urgent: bool
+    path: tuple[Stage, ...] = ()
+    hidden: torch.Tensor | None = None
     gone: bool = False
     there: bool = False
     parts: Sequence[Bytes] = ()
     carried: Sequence[Bytes] = ()
     chunks: int = 0
+    kept: ExpertBlob | None = None
     error: Exception | None = None
+
+    @property
+    def held(self) -> ExpertBlob:
+        """The blob, which is in host memory by now."""
+        assert self.blob is not None
+        return self.blob
 
 
 class Waiting:
     """The loads that wait for one stage: the urgent ones first, of these the oldest.
 
     Any number of threads may put and get. Who waits in `get` is woken through a `SimpleQueue`,
-    which hands over faster than a condition variable does; choosing takes some microseconds more,
-    so where no load can overtake another a bare `SimpleQueue` does.
+    which hands over faster than a condition variable does. Choosing takes some microseconds, also
+    where no load can overtake another: so that all policies have the hand-overs that are
+    calibrated.
     """
 
     def __init__(self) -> None:

@@ -137,3 +137,61 @@ def test_what_was_not_calibrated_is_refused(
     plain = [text.replace("toy.yaml", "plain.yaml") for text in files]
     assert run(monkeypatch, "serve", *plain, *options) == 2
     assert says in capsys.readouterr().err
+
+
+RUN = "--slots 2 --link plain --hidden 16 --intermediate 24 --tokens 4"
+
+
+@pytest.mark.parametrize(
+    ("how", "placed"),
+    [
+        (f"--host-memory 8KiB --disk {{here}} {RUN}", "8192 B of host memory"),
+        (f"--host-tokens 1 --host-memory 8KiB {RUN}", "up to 1 token on the host"),
+        (f"--keep compressed --codec cuszp --bound 0.0078125 {RUN}", "kept compressed"),
+        (f"--low cuszp:0.03125 --low-below 0.9 {RUN}", "cuszp 0.03125 below a weight of 0.9"),
+    ],
+)
+def test_experts_are_placed_for_real(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    files: tuple[str, ...],
+    tmp_path: Path,
+    how: str,
+    placed: str,
+) -> None:
+    here = tmp_path / "disk"
+    here.mkdir()
+    asked = ("run", "--trace", files[1], *how.format(here=here).split())
+    assert run(monkeypatch, *asked) == 0
+    found = capsys.readouterr()
+    assert placed in found.out
+    assert "[MEASURED]" in found.out
+    assert ("offsim: note: blobs are read from" in found.err) == ("--host-memory" in how)
+    assert ("from disk" in found.out) == ("--host-memory" in how)
+    assert list(here.iterdir()) == []
+
+
+@pytest.mark.parametrize(
+    ("how", "says"),
+    [
+        ("--host-tokens auto", "--host-tokens auto goes by a calibration, which a run has not"),
+        ("--disk .", "--disk is of host memory with a size; give --host-memory"),
+        ("--keep compressed", "codec raw does not decode on the device"),
+        ("--host-tokens 1 --codec cuszp --bound 0.5", "take raw or a host codec"),
+        ("--host-memory 1KiB --disk nowhere", "--disk nowhere: there is no such folder"),
+        ("--low sz3:0.5 --low-below 0.5", "take two that decode in one place"),
+        ("--low cuszp:0.5 --low-below 0.5 --keep compressed", "come coarse only where host"),
+        ("--host-memory 1MiB --memory 100KiB", "more than the"),
+    ],
+)
+def test_what_cannot_run_is_one_sentence(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    files: tuple[str, ...],
+    how: str,
+    says: str,
+) -> None:
+    assert run(monkeypatch, "run", "--trace", files[1], *RUN.split(), *how.split()) == 2
+    lines = capsys.readouterr().err.strip().splitlines()
+    assert says in lines[-1]
+    assert lines[-1].startswith("offsim: ")

@@ -16,6 +16,7 @@ from offsim.policy.prefetchers.oracle import Oracle
 from offsim.policy.prefetchers.registry import PREFETCHERS
 from offsim.policy.registry import EVICTIONS, cache_of
 from offsim.policy.replay import cache_for
+from offsim.policy.tiers import Sizes
 from offsim.trace import DECODE, PREFILL, Trace
 from tests.builders import TOY, foreseen, trace_of
 
@@ -145,6 +146,47 @@ def test_a_live_run_decides_what_the_simulation_does(
     else:
         live = live_decider(policy, shape, size, profile)
         assert decided(live, trace) == decided(decider_for(policy, trace, size, profile), trace)
+
+
+@settings(derandomize=True, max_examples=100, deadline=None)
+@given(
+    trace=TRACES,
+    policy=POLICIES,
+    host_bytes=st.none() | st.integers(0, 90),
+    host_tokens=st.integers(0, 2),
+    keep=st.sampled_from(["decoded", "compressed"]),
+)
+def test_a_live_run_places_experts_as_the_simulation_does(
+    trace: Trace, policy: Policy, host_bytes: int | None, host_tokens: int, keep: str
+) -> None:
+    placed = {"host_bytes": host_bytes, "host_tokens": host_tokens, "keep": keep}
+    online = {"cache": "lru", "prefetch": "last-token"}
+    policy = policy.model_copy(update={**placed, **online})
+    sizes, shape = Sizes(size, 7), (LAYERS, EXPERTS, TOP_K)
+    live = live_decider(policy, shape, size, sizes=sizes)
+    log = decided(decider_for(policy, trace, size, sizes=sizes), trace)
+    assert decided(live, trace) == log
+    assert (live.host is None) == (host_bytes is None)
+    if host_bytes is not None or keep == "compressed":
+        with pytest.raises(ValueError, match="in bytes: give the sizes of experts"):
+            live_decider(policy, shape, size)
+
+
+@settings(derandomize=True, max_examples=60, deadline=None)
+@given(trace=TRACES, policy=POLICIES, host_bytes=st.integers(0, 90))
+def test_it_is_known_whose_blobs_left_host_memory(
+    trace: Trace, policy: Policy, host_bytes: int
+) -> None:
+    policy = policy.model_copy(update={"host_bytes": host_bytes, "cache": "lru"})
+    decider = decider_for(policy, trace, size, trace, Sizes(size, 7))
+    assert decider.host is not None
+    every = [(layer, expert) for layer in range(LAYERS) for expert in range(EXPERTS)]
+    for lookup in lookups_of(trace):
+        before = {key for key in every if key in decider.host}
+        decision = decider.decide(lookup)
+        after = {key for key in every if key in decider.host}
+        assert before - after <= set(decider.left)
+        assert after <= before | set(decision.from_disk)
 
 
 @pytest.mark.parametrize("cache", [name for name in EVICTIONS if name != "pinned"])

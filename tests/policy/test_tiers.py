@@ -61,7 +61,8 @@ def test_it_is_never_above_its_capacity_and_never_reads_what_it_holds(
     size = dict(zip(EXPERTS, sizes, strict=True))
     host = HostMemory(capacity, EXPERTS, size.__getitem__)
     for key in loads:
-        there = key in host
+        there, before = key in host, set(held(host))
         assert host.load(key) == (not there)
+        assert set(host.left) == before - set(held(host))
         assert host.used == sum(size[one] for one in held(host)) <= capacity
         assert (key in host) == (size[key] <= capacity)

@@ -171,8 +171,7 @@ def other_trace() -> Trace:
         ({"policy": Policy(cache="belady")}, "belady looks into the future"),
         ({"policy": Policy(prefetch="oracle")}, "oracle looks into the future"),
         ({"policy": Policy(prefetch="popularity")}, "popularity needs a profile"),
-        ({"policy": Policy(host_tokens=1)}, "a real run has all blobs in host memory"),
-        ({"policy": Policy(keep="compressed")}, "a real run has all blobs in host memory"),
+        ({"policy": Policy(keep="compressed")}, "codec raw does not decode on the device"),
         ({"policy": Policy(prefetch="gate", distance=3)}, "the gates choose 2 ahead; record"),
         ({"policy": Policy(codec="sz3", bound=0.5)}, "stored under raw and .* asks for sz3 0.5"),
         (

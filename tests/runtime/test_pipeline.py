@@ -12,7 +12,7 @@ from offsim.codec.expert import ExpertBlob
 from offsim.errors import CodecError, RunError
 from offsim.policy.transfer import Transfer
 from offsim.record import Load
-from offsim.runtime import pipeline as module
+from offsim.runtime import stages as module
 from offsim.runtime.link import Bytes, Link
 from offsim.runtime.pipeline import Pipeline
 from offsim.runtime.store import ExpertStore
@@ -50,7 +50,7 @@ class Bench:
     def __init__(self, store: ExpertStore, transfer: Transfer | None = None) -> None:
         self.store, self.link = store, Held()
         self.slots = torch.zeros(4, store.shape.values)
-        self.pipeline = Pipeline(store, self.link, transfer, ahead=True)
+        self.pipeline = Pipeline(store, self.link, transfer)
 
     def ask(self, expert: int, slot: int | None = None, *, ahead: bool = False) -> Job:
         place = self.slots[expert if slot is None else slot]
@@ -237,7 +237,7 @@ def test_hosts_decode_side_by_side(
     plain = ExpertBlob.decoded
 
     def together(blob: ExpertBlob, matrix: int) -> torch.Tensor:
-        if threading.current_thread().name == "offsim host decoder" and not matrix:
+        if threading.current_thread().name == "offsim host decode" and not matrix:
             both.wait(SOON_S)
         return plain(blob, matrix)
 

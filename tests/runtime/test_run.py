@@ -1,5 +1,5 @@
 import threading
-from typing import Any, Literal
+from typing import Literal
 
 import pytest
 import torch
@@ -10,7 +10,6 @@ from offsim.errors import CodecError, InputError, RunError
 from offsim.model.generate import greedy_tokens
 from offsim.policy.cache import Decision
 from offsim.policy.policy import Policy
-from offsim.policy.precision import Low
 from offsim.policy.registry import EVICTIONS
 from offsim.record import metrics_of
 from offsim.runtime import ExpertStore, run_offloaded
@@ -74,26 +73,6 @@ def test_every_cache_decides_the_same_in_both(
     assert any(left for decision in run.record.decisions() for left in decision.evicted)
 
 
-@pytest.mark.parametrize(
-    "changed", [{"host_bytes": 10**9}, {"host_tokens": 1}, {"keep": "compressed"}]
-)
-def test_experts_that_are_placed_otherwise_cannot_run(
-    tiny_model: PreTrainedModel, changed: dict[str, Any]
-) -> None:
-    store = ExpertStore.of(tiny_model, codec_named("raw"), 0.0)
-    with pytest.raises(InputError, match="a real run has all blobs in host memory"):
-        run_offloaded(tiny_model, store, Policy(**changed), PROMPTS, COUNT)
-    assert offsim_threads() == []
-
-
-def test_misses_that_come_coarse_cannot_run(tiny_model: PreTrainedModel) -> None:
-    store = ExpertStore.of(tiny_model, codec_named("raw"), 0.0)
-    policy = Policy(low=Low(codec="cuszp", bound=0.5, below=0.3))
-    with pytest.raises(InputError, match="loads all misses in one precision, not raw, cuszp"):
-        run_offloaded(tiny_model, store, policy, PROMPTS, COUNT)
-    assert offsim_threads() == []
-
-
 def test_an_oracle_cannot_run(tiny_model: PreTrainedModel) -> None:
     store = ExpertStore.of(tiny_model, codec_named("raw"), 0.0)
     with pytest.raises(InputError, match="belady looks into the future"):
@@ -136,7 +115,7 @@ def test_a_failing_decode_ends_the_run_and_its_threads(
     def broken(*_: object, **__: object) -> None:
         raise CodecError("the stream is cut")
 
-    monkeypatch.setattr("offsim.runtime.pipeline.unpack", broken)
+    monkeypatch.setattr("offsim.runtime.stages.unpack", broken)
     with pytest.raises(RunError, match=r"loading expert \d of layer 0 failed: the stream is cut"):
         run_offloaded(tiny_model, store, Policy(), PROMPTS, COUNT)
     assert offsim_threads() == []
@@ -148,7 +127,7 @@ def test_a_lost_load_is_noticed(
 ) -> None:
     store = ExpertStore.of(tiny_model, codec_named("raw"), 0.0)
     monkeypatch.setattr("offsim.runtime.pipeline.PATIENCE_S", 0.05)
-    monkeypatch.setattr("offsim.runtime.pipeline.Pipeline._carry", lambda *_: None)
+    monkeypatch.setattr("offsim.runtime.pipeline.Pipeline._passed", lambda *_: None)
     with pytest.raises(RunError, match="no expert arrived"):
         run_offloaded(tiny_model, store, Policy(), PROMPTS, COUNT)
     assert offsim_threads() == []
