@@ -1,7 +1,7 @@
 """Measurements that need no model run: the link, the codecs, decoding beside compute."""
 
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -9,6 +9,8 @@ import numpy.typing as npt
 from offsim.calibration.fit import figure, line
 from offsim.calibration.schema import Figure, LinkFigures, SizedFigure
 
+NEAR = 1.5
+"""Sizes further apart than this factor take different times."""
 Bytes = npt.NDArray[np.uint8]
 COPY_SIZES = tuple(1 << power for power in range(12, 23))
 """Bytes of the link sweep: 4 KiB to 4 MiB."""
@@ -32,12 +34,18 @@ def measure_link(
     overshoot: Sequence[float],
     largest: int = COPY_SIZES[-1],
 ) -> LinkFigures:
-    """Sweep the plain link over sizes.
+    """Sweep the plain link over sizes; arguments as of `sweep_link` and `link_figures`."""
+    return link_figures(sweep_link(copy, repeats, largest), overshoot)
+
+
+def sweep_link(
+    copy: Callable[[list[Bytes]], object], repeats: int, largest: int = COPY_SIZES[-1]
+) -> dict[int, list[float]]:
+    """Seconds of plain copies, [repeats] for each size in bytes.
 
     Args:
-        copy: copies arrays [bytes] uint8 over it.
+        copy: copies arrays [bytes] uint8 over the link.
         repeats: of each size; sizes are interleaved, so that a drift of the machine hits all.
-        overshoot: by how much paced transfers of a run took longer than bytes / pace, s.
         largest: bytes that the sweep reaches at least. Beyond 4 MiB a size is three arrays, as an
             expert is: memory for one that large is given out anew at each copy.
     """
@@ -50,6 +58,16 @@ def measure_link(
     for _ in range(repeats):
         for size, arrays in parts.items():
             samples[size] += timed(lambda a=arrays: copy(a), 1, warm_up=1)  # type: ignore[misc]
+    return samples
+
+
+def link_figures(samples: Mapping[int, Sequence[float]], overshoot: Sequence[float]) -> LinkFigures:
+    """The figures of a link.
+
+    Args:
+        samples: of plain copies, s, for each size in bytes.
+        overshoot: by how much paced transfers of a run took longer than bytes / pace, s.
+    """
     copies = [SizedFigure(size=size, seconds=figure(s)) for size, s in samples.items()]
     latency, bandwidth, residual = line(copies)
     return LinkFigures(
@@ -74,21 +92,26 @@ def slowdown(alone: Sequence[float], beside: Sequence[float]) -> float:
 def by_size(samples: Sequence[tuple[int, float]], enough: int = 12) -> list[SizedFigure]:
     """Group (size, seconds) samples into a table.
 
-    Neighbouring sizes are put together until each group has `enough` samples; a group stands at
-    its mean size.
+    Neighbouring sizes, no more than NEAR times apart, are put together until each group has
+    `enough` samples; a group stands at its mean size. What is left over goes to the group before
+    if it is as near, and else stands alone.
     """
-    by: dict[int, list[float]] = {}
+    by: dict[int, list[tuple[int, float]]] = {}
     for size, seconds in samples:
-        by.setdefault(size, []).append(seconds)
+        by.setdefault(size, []).append((size, seconds))
     groups: list[list[tuple[int, float]]] = []
-    open_group: list[tuple[int, float]] = []
     for size in sorted(by):
-        open_group += [(size, seconds) for seconds in by[size]]
-        if len(open_group) >= enough:
-            groups.append(open_group)
-            open_group = []
-    if open_group:
-        groups = [*groups[:-1], groups[-1] + open_group] if groups else [open_group]
+        last = groups[-1] if groups else []
+        if last and len(last) < enough and size <= NEAR * last[0][0]:
+            last += by[size]
+        else:
+            groups.append(by[size])
+    if (
+        len(groups) > 1
+        and len(groups[-1]) < enough
+        and groups[-1][-1][0] <= NEAR * groups[-2][0][0]
+    ):
+        groups[-2:] = [groups[-2] + groups[-1]]
     return [
         SizedFigure(size=round(np.mean([s for s, _ in g])), seconds=_figure_of(g)) for g in groups
     ]

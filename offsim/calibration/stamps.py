@@ -2,19 +2,20 @@
 
 from collections.abc import Iterator, Sequence
 from itertools import pairwise
-from statistics import fmean
+from statistics import fmean, median
 
 import numpy as np
 from scipy.optimize import minimize_scalar
+from scipy.stats import theilslopes
 
 from offsim.calibration.fit import figure
 from offsim.calibration.measure import by_size
 from offsim.calibration.schema import (
     ComputeFigures,
     CoolingPoint,
+    Figure,
     ForesightFigures,
     HandoverFigures,
-    SizedFigure,
     at_size,
     extra_after,
 )
@@ -34,6 +35,7 @@ def compute_figures(
     missing: Sequence[Observed],
     halved: Observed,
     submit_s: float,
+    long: Sequence[StepTimes] = (),
 ) -> ComputeFigures:
     """Costs of compute.
 
@@ -43,22 +45,28 @@ def compute_figures(
         missing: runs in which every expert was missing, each on a link of another pace.
         halved: a run in which half of the experts had a slot.
         submit_s: compute's own time to ask for one load, s.
+        long: stamps of the same with a long prompt, and with long contexts; none where nothing
+            attends to a context.
     """
+    attention = _attention([*times, *long]) if long else None
+    per_pair = 0.0 if attention is None else attention.value
+    steps = [*times, *long]
     first, dense, head = [], [], []
-    for step in times:
-        layers = step.layers
-        first.append((step.tokens, layers[0].enter - step.start))
+    for step in steps:
+        layers, attending = step.layers, per_pair * step.tokens * step.context
+        first.append((step.tokens, layers[0].enter - step.start - attending))
         for before, after in pairwise(layers):
-            dense.append((step.tokens, after.enter - before.leave))
+            dense.append((step.tokens, after.enter - before.leave - attending))
         head.append((step.tokens, step.end - layers[-1].leave))
-    resident = [layer for step in times for layer in step.layers if not layer.misses]
+    resident = [layer for step in steps for layer in step.layers if not layer.misses]
     dispatch = [(layer.tokens, _dispatch(layer)) for layer in resident]
     expert = [(n, end - start) for layer in resident for n, start, end in layer.experts]
     warm = {
         name: figure([seconds for tokens, seconds in samples if tokens == 1]).value
         for name, samples in (("dense", dense), ("dispatch", dispatch), ("expert", expert))
     }
-    losses = [[pair for step in _losses(seen, warm, submit_s) for pair in step] for seen in missing]
+    costs = (warm, per_pair, submit_s)
+    losses = [[pair for step in _losses(seen, *costs) for pair in step] for seen in missing]
     cooling = sorted(map(_point, filter(None, losses)), key=lambda point: point.idle_s)
     return ComputeFigures(
         label="MEASURED",
@@ -68,27 +76,56 @@ def compute_figures(
         dispatch=by_size(dispatch),
         expert=by_size(expert),
         cooling=cooling,
-        still_cold=_still_cold(list(_losses(halved, warm, submit_s)), cooling),
+        still_cold=_still_cold(list(_losses(halved, *costs)), cooling),
+        attention_s=attention,
     )
 
 
+def _attention(times: Sequence[StepTimes]) -> Figure:
+    """What a layer of a decode step takes longer for each token of its context.
+
+    The slope of Theil and Sen: the median of the slopes between all pairs of steps.
+    """
+    steps = [step for step in times if step.tokens == 1]
+    seconds = [
+        median(after.enter - before.leave for before, after in pairwise(step.layers))
+        for step in steps
+    ]
+    slope, _, low, high = theilslopes(seconds, [step.context for step in steps], alpha=0.8)
+    value, p10, p90 = (max(0.0, float(number)) for number in (slope, low, high))
+    return Figure(label="MEASURED", value=value, p10=p10, p90=p90, samples=len(steps))
+
+
 def foresight_figures(
-    prefetch: str, distance: int, times: Sequence[StepTimes], dispatch: Sequence[SizedFigure]
+    prefetch: str,
+    distance: int,
+    times: Sequence[StepTimes],
+    resident: Sequence[StepTimes],
+    submit_s: float,
 ) -> ForesightFigures:
-    """What a prefetcher adds to a lookup.
+    """What a prefetcher adds to a lookup beside what each load costs.
 
     Args:
         prefetch: its name.
         distance: layers that it looked ahead.
-        times: stamps of steps in which every expert was resident, so that nothing was fetched.
-        dispatch: by tokens, of a run that prefetched nothing.
+        times: stamps of a run under it.
+        resident: stamps of a run that fetched nothing, with every expert resident.
+        submit_s: compute's own time to ask for one load, s.
     """
-    seconds = [
-        (layer.tokens, _dispatch(layer) - at_size(list(dispatch), layer.tokens))
-        for step in times
-        for layer in step.layers
-        if not layer.misses
-    ]
+    without = by_size(
+        [
+            (layer.tokens, layer.asked - layer.enter)
+            for step in resident
+            for layer in step.layers
+            if not layer.misses
+        ]
+    )
+    seconds = []
+    for layer in (layer for step in times for layer in step.layers):
+        taken = layer.asked - layer.enter + layer.fetching
+        loads = layer.misses + layer.fetched
+        added = taken - loads * submit_s - at_size(without, layer.tokens)
+        seconds.append((layer.tokens, added))
     return ForesightFigures(prefetch=prefetch, distance=distance, seconds=by_size(seconds))
 
 
@@ -96,7 +133,9 @@ Loss = tuple[float, float]
 """How long compute stood idle in a layer, and what it lost from there to the next one, s."""
 
 
-def _losses(seen: Observed, warm: dict[str, float], submit_s: float) -> Iterator[list[Loss]]:
+def _losses(
+    seen: Observed, warm: dict[str, float], per_pair: float, submit_s: float
+) -> Iterator[list[Loss]]:
     """What each layer of each decode step lost against warm caches."""
     for record, times in zip(seen[0].steps, seen[1], strict=True):
         if times.tokens != 1:
@@ -107,6 +146,7 @@ def _losses(seen: Observed, warm: dict[str, float], submit_s: float) -> Iterator
         losses = []
         for layer, (this, after) in enumerate(pairwise(times.layers)):
             expected = warm["dense"] + warm["dispatch"] + len(this.experts) * warm["expert"]
+            expected += per_pair * times.context
             taken = after.enter - this.enter - idle[layer] - this.misses * submit_s
             losses.append((idle[layer], taken - expected))
         yield losses
@@ -124,9 +164,10 @@ def _still_cold(steps: list[list[Loss]], cooling: list[CoolingPoint]) -> float:
     if not len(actual) or not cooling:
         return 0.0
     kept = np.abs(actual - np.median(actual)) < OUTLIER_S
+    alone = [[extra_after(cooling, idle) for idle, _ in step] for step in steps]
 
     def error(share: float) -> float:
-        guess = [cold for step in steps for cold in coldness([i for i, _ in step], cooling, share)]
+        guess = [cold for losses in alone for cold in _decaying(losses, share)]
         return float(((np.array(guess) - actual)[kept] ** 2).sum())
 
     return float(minimize_scalar(error, bounds=(0.0, 1.0), method="bounded").x)
@@ -134,9 +175,14 @@ def _still_cold(steps: list[list[Loss]], cooling: list[CoolingPoint]) -> float:
 
 def coldness(idle: Sequence[float], cooling: list[CoolingPoint], share: float) -> list[float]:
     """What each layer loses, s, given how long compute stood idle in it, s."""
+    return _decaying([extra_after(cooling, seconds) for seconds in idle], share)
+
+
+def _decaying(alone: Sequence[float], share: float) -> list[float]:
+    """What each layer loses, s, given what it would lose if it stood alone, s."""
     cold, losses = 0.0, []
-    for seconds in idle:
-        cold = max(share * cold, extra_after(cooling, seconds))
+    for loss in alone:
+        cold = max(share * cold, loss)
         losses.append(cold)
     return losses
 

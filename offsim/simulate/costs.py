@@ -68,9 +68,21 @@ class Costs:
         """Figures of the policy's codec, and of the one for misses of low weight, if any."""
         return [self.codec] if self.coarse is None else [self.codec, self.coarse.codec]
 
-    def before_experts_s(self, layer: int, tokens: int) -> float:
-        """Dense part of a layer, dispatch of its experts and foresight, caches warm, s."""
-        return self._warm_s(layer > 0, tokens)
+    def before_experts_s(self, layer: int, tokens: int, earlier: int = 0) -> float:
+        """Dense part of a layer, dispatch of its experts and foresight, caches warm, s.
+
+        Args:
+            layer: MoE layer.
+            tokens: of the step.
+            earlier: sum over these of the tokens of their requests that earlier steps computed.
+        """
+        return self._warm_s(layer > 0, tokens) + earlier * self.attention_s
+
+    @property
+    def attention_s(self) -> float:
+        """What each token adds to each layer for each earlier token of its request, s."""
+        attention = self.calibration.compute.attention_s
+        return 0.0 if attention is None else attention.value
 
     def expert_s(self, tokens: int) -> float:
         """One expert that serves `tokens` tokens, s."""

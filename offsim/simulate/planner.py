@@ -50,13 +50,19 @@ class Planner:
         self._start()
 
     def step(
-        self, begin: int, tokens: int, lookups: Sequence[Lookup], decisions: Sequence[Decision]
+        self,
+        begin: int,
+        tokens: int,
+        earlier: int,
+        lookups: Sequence[Lookup],
+        decisions: Sequence[Decision],
     ) -> None:
         """Add a step.
 
         Args:
             begin: it starts no earlier, ps.
             tokens: that it computes.
+            earlier: see `Costs.before_experts_s`.
             lookups: [layers] what was asked.
             decisions: [layers] what was decided.
         """
@@ -65,7 +71,7 @@ class Planner:
         columns.head.append(self._duration("head", tokens))
         for lookup, decision in zip(lookups, decisions, strict=True):
             before = "before" if lookup.layer else "first"
-            columns.before.append(self._duration(before, tokens))
+            columns.before.append(self._duration(before, tokens, earlier))
             self._lookup(lookup, decision)
 
     def plan(self) -> Plan:
@@ -93,7 +99,7 @@ class Planner:
         self._columns = _Columns()
         self._first_load = self._loads
         self._durations: list[int] = []
-        self._place: dict[tuple[str, int], int] = {}
+        self._place: dict[tuple[str, int, int], int] = {}
         if self._noise is not None:
             self._kinds = {}
 
@@ -156,25 +162,27 @@ class Planner:
 
     def _nothing(self) -> int:
         """Index of a duration of 0."""
-        if ("nothing", 0) not in self._place:
-            self._place["nothing", 0] = len(self._durations)
+        if ("nothing", 0, 0) not in self._place:
+            self._place["nothing", 0, 0] = len(self._durations)
             self._durations.append(0)
-        return self._place["nothing", 0]
+        return self._place["nothing", 0, 0]
 
-    def _duration(self, what: str, tokens: int) -> int:
+    def _duration(self, what: str, tokens: int, earlier: int = 0) -> int:
         """Index of how long compute takes for it."""
-        if self._noise is None and (what, tokens) in self._place:
-            return self._place[what, tokens]
         costs = self._costs
+        if not costs.attention_s:
+            earlier = 0
+        if self._noise is None and (what, tokens, earlier) in self._place:
+            return self._place[what, tokens, earlier]
         seconds = {
-            "first": lambda: costs.before_experts_s(0, tokens),
-            "before": lambda: costs.before_experts_s(1, tokens),
+            "first": lambda: costs.before_experts_s(0, tokens, earlier),
+            "before": lambda: costs.before_experts_s(1, tokens, earlier),
             "expert": lambda: costs.expert_s(tokens),
             "head": lambda: costs.head_s(tokens),
         }[what]()
         if self._noise is not None:
             seconds *= self._noise.compute(what, tokens)
-        self._place[what, tokens] = len(self._durations)
+        self._place[what, tokens, earlier] = len(self._durations)
         self._durations.append(whole(seconds))
         return len(self._durations) - 1
 

@@ -26,7 +26,7 @@ from offsim.policy.registry import eviction_named
 from offsim.record import Metrics, RunRecord
 from offsim.record.events import Label
 from offsim.record.metrics import metrics_of_table
-from offsim.simulate.batching import Batch, Batcher, Batching
+from offsim.simulate.batching import Batch, Batcher, Batching, earlier_of
 from offsim.simulate.clock import Ints, whole
 from offsim.simulate.costs import Costs
 from offsim.simulate.noise import Noise
@@ -127,7 +127,7 @@ def serve(
         batch = batcher.step(begin)
         asked = lookups_at(trace, batch.rows, batch.phase)
         decisions = [decider.decide(lookup) for lookup in asked]
-        planner.step(begin, len(batch.rows), asked, decisions)
+        planner.step(begin, len(batch.rows), earlier_of(trace, batch.rows), asked, decisions)
         plans.append(planner.plan())
         clocks.append(clock.advance(plans[-1]))
         batches.append(batch)

@@ -16,11 +16,13 @@ class Step:
     Attributes:
         request: whose it is.
         phase: PREFILL for the whole prompt, DECODE for one token.
+        context: tokens of the request before the first one here.
         experts: [tokens, layers, top_k] uint16.
     """
 
     request: int
     phase: int
+    context: int
     experts: npt.NDArray[np.uint16]
 
     @property
@@ -36,6 +38,8 @@ def steps_of(trace: Trace) -> Iterator[Step]:
         prompt = int((trace.phase[start:end] == PREFILL).sum())
         request = int(trace.request[start])
         if prompt:
-            yield Step(request, PREFILL, trace.experts[start : start + prompt])
+            context = int(trace.position[start])
+            yield Step(request, PREFILL, context, trace.experts[start : start + prompt])
         for token in range(start + prompt, end):
-            yield Step(request, DECODE, trace.experts[token : token + 1])
+            context = int(trace.position[token])
+            yield Step(request, DECODE, context, trace.experts[token : token + 1])

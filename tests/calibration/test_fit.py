@@ -35,8 +35,14 @@ def test_a_line_is_never_negative() -> None:
 
 
 def test_neighbouring_sizes_are_put_together_until_there_are_enough() -> None:
-    table = by_size([(1, 1.0)] * 12 + [(2, 2.0)] * 6 + [(4, 4.0)] * 6 + [(9, 9.0)])
-    assert [(p.size, p.seconds.samples) for p in table] == [(1, 12), (3, 13)]
+    table = by_size([(1, 1.0)] * 12 + [(20, 2.0)] * 6 + [(24, 4.0)] * 6 + [(26, 9.0)])
+    assert [(p.size, p.seconds.samples) for p in table] == [(1, 12), (22, 13)]
+
+
+def test_sizes_far_apart_are_never_put_together() -> None:
+    """A prompt would be taken for a token, and a token for a part of a prompt."""
+    table = by_size([(1, 1.0)] * 40 + [(40, 9.0), (50, 9.0), (100, 20.0)])
+    assert [(p.size, p.seconds.samples) for p in table] == [(1, 40), (45, 2), (100, 1)]
 
 
 def test_slowdown_is_a_ratio_of_means_and_at_least_one() -> None:

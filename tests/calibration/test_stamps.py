@@ -12,7 +12,7 @@ from offsim.calibration.stamps import (
 from offsim.policy.cache import Decision
 from offsim.record import Load, RunRecord, Span, StepRecord, Wait
 from offsim.record.times import LayerTimes, StepTimes
-from tests.builders import figure, sized
+from tests.builders import figure
 
 
 def resident_step(start: float) -> StepTimes:
@@ -66,11 +66,37 @@ def test_compute_is_taken_apart() -> None:
     assert [p.extra.value for p in made.cooling] == pytest.approx([0.25, 0.5])
 
 
+def test_attention_is_what_dense_parts_take_longer_by_context() -> None:
+    def attending(number: int, context: int) -> StepTimes:
+        step = resident_step(50.0 * number)
+        late, layer = 0.25 * context, step.layers[1]
+        experts = [(n, start + late, end + late) for n, start, end in layer.experts]
+        moved = LayerTimes(
+            1, layer.enter + late, layer.asked + late, 0, experts, layer.leave + late
+        )
+        return StepTimes(1, step.start - late, [step.layers[0], moved], step.end + late, context)
+
+    times = [attending(n, n % 3) for n in range(12)]
+    long = [attending(20 + n, 8 + n) for n in range(6)]
+    made = compute_figures(times, [seen(8, 0.5)], seen(8, 0.5), submit_s=1.0, long=long)
+    assert made.attention_s is not None
+    assert made.attention_s.value == pytest.approx(0.25)
+    assert [(p.size, p.seconds.value) for p in made.dense] == [(1, pytest.approx(3.0))]
+    assert [(p.size, p.seconds.value) for p in made.first] == [(1, pytest.approx(5.0))]
+    alone = compute_figures(times, [seen(8, 0.5)], seen(8, 0.5), submit_s=1.0)
+    assert alone.attention_s is None
+
+
 def test_foresight_is_what_dispatch_takes_longer() -> None:
+    """Asking takes 0.25 without it; two of three loads come ahead, at 0.1 and 0.05 for each."""
+    resident = [resident_step(50.0 * n) for n in range(12)]
     times = [resident_step(50.0 * n) for n in range(12)]
-    made = foresight_figures("gate", 2, times, sized((1, 0.75), (2, 9.0)))
+    for layer in (layer for step in times for layer in step.layers):
+        layer.misses, layer.fetched, layer.fetching = 1, 2, 0.3
+        layer.asked += 0.6
+    made = foresight_figures("gate", 2, times, resident, submit_s=0.1)
     assert (made.prefetch, made.distance) == ("gate", 2)
-    assert [(p.size, p.seconds.value) for p in made.seconds] == [(1, pytest.approx(0.25))]
+    assert [(p.size, p.seconds.value) for p in made.seconds] == [(1, pytest.approx(0.6))]
 
 
 def test_hand_overs_are_the_gaps_between_stages() -> None:

@@ -52,15 +52,20 @@ def fast_planned(
     kind_of = kind_of.reshape(-1)
     decided = _remembered(trace, rows_to, policy, kinds.nbytes[kind_of], profile)
     tokens = np.diff(rows_to, prepend=0)
-    sizes, size_of = np.unique(tokens, return_inverse=True)
-    most = int(sizes[-1])  # an expert serves a token once
+    if costs.attention_s:  # each step has a context of its own
+        earlier = tokens * trace.position[rows_to - tokens]
+        sizes, size_of = tokens, np.arange(len(tokens))
+    else:
+        sizes, size_of = np.unique(tokens, return_inverse=True)
+        earlier = np.zeros(len(sizes), np.int64)
+    most = int(sizes.max())  # an expert serves a token once
     compute = costs.calibration.compute
     dispatch = at_sizes(compute.dispatch, sizes)
-    foresight = costs.foresight_s(sizes)
+    foresight, attention = costs.foresight_s(sizes), earlier * costs.attention_s
     seconds = (
         at_sizes(compute.expert, np.arange(1, most + 1)),
-        at_sizes(compute.first, sizes) + dispatch + foresight,
-        at_sizes(compute.dense, sizes) + dispatch + foresight,
+        at_sizes(compute.first, sizes) + dispatch + foresight + attention,
+        at_sizes(compute.dense, sizes) + dispatch + foresight + attention,
         at_sizes(compute.head, sizes),
     )
     first, later, head = (most + len(sizes) * at for at in range(3))

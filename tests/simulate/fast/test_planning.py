@@ -15,7 +15,7 @@ from offsim.simulate.plan import Plan
 from offsim.simulate.simulation import EngineName, planned
 from offsim.trace import DECODE, PREFILL, Trace
 from offsim.trace.format import NOWHERE, TraceInfo
-from tests.builders import TOY, calibration, codec_figures, sized
+from tests.builders import TOY, calibration, codec_figures, figure, sized
 
 PREFETCHERS = (
     "none",
@@ -82,7 +82,10 @@ def scenarios(draw: st.DrawFn) -> tuple[Trace, Policy, Costs]:
         figures.model_copy(update={"blob_bytes": sizes}), layers=layers, experts=experts
     )
     foresight = ForesightFigures(prefetch="gate", distance=1, seconds=sized((1, 0.25), (4, 0.5)))
-    compute = machine.compute.model_copy(update={"foresight": [foresight]})
+    attention = draw(st.sampled_from([None, figure(0.01)]))
+    compute = machine.compute.model_copy(
+        update={"foresight": [foresight], "attention_s": attention}
+    )
     return trace, policy, Costs(machine.model_copy(update={"compute": compute}), policy, 1000.0)
 
 
@@ -137,6 +140,16 @@ def test_each_lookup_takes_the_prefetchers_own_time(engine: EngineName) -> None:
     }
     assert tpot["last-token"].itl_p50_s == pytest.approx(tpot["none"].itl_p50_s + 3 * 0.25)
     assert tpot["transition"].itl_p50_s == tpot["none"].itl_p50_s
+
+
+@pytest.mark.parametrize("engine", ["fast", "simpy"])
+def test_each_layer_attends_to_the_earlier_tokens_of_its_request(engine: EngineName) -> None:
+    figures = calibration()
+    compute = figures.compute.model_copy(update={"attention_s": figure(0.01)})
+    figures = figures.model_copy(update={"compute": compute})
+    record = simulate(TOY, Policy(slots=4), figures, 1e9, engine=engine)
+    spent = [step.end - step.start for step in record.steps[2:]]  # all experts are there by then
+    assert np.diff(spent).tolist() == pytest.approx([3 * 0.01] * 2, abs=1e-5)  # and a load
 
 
 @pytest.mark.parametrize("cache", ["lru", "fifo", "lfu", "belady"])
