@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 from pydantic import BaseModel, ConfigDict, Field, model_validator
 
+from offsim.calibration.uncertainty import InnerRun, Replicates, floats
 from offsim.errors import InputError
 
 VERSION = 1
@@ -154,6 +155,8 @@ class ComputeFigures(Strict):
         cooling: what a layer loses, by the time that compute stood idle in it, one token.
         still_cold: share of that loss that the next layer has too where nothing is waited for.
         foresight: of prefetchers; empty where it is not known.
+        attention_s: what a token adds to each layer for each token of its request that an earlier
+            step computed; `first` and `dense` are without it. None: they are at some context.
     """
 
     label: Source
@@ -166,6 +169,7 @@ class ComputeFigures(Strict):
     cooling: list[CoolingPoint] = Field(default_factory=list)
     still_cold: float = Field(default=0.0, ge=0, le=1)
     foresight: list[ForesightFigures] = Field(default_factory=list)
+    attention_s: Figure | None = None
 
 
 class HandoverFigures(Strict):
@@ -239,7 +243,10 @@ class CodecFigures(Strict):
 
 
 class Calibration(Strict):
-    """Everything that the simulator knows of a machine."""
+    """Everything that the simulator knows of a machine.
+
+    `replicates` and `inner_runs` say how sure it is; without them predictions have no band.
+    """
 
     format: Literal["offsim-calibration"] = "offsim-calibration"
     version: int = Field(default=VERSION, ge=VERSION, le=VERSION)
@@ -250,6 +257,16 @@ class Calibration(Strict):
     handover: HandoverFigures
     codecs: list[CodecFigures] = Field(min_length=1)
     disk: DiskFigures | None = None
+    replicates: Replicates | None = None
+    inner_runs: list[InnerRun] = Field(default_factory=list)
+
+    @model_validator(mode="after")
+    def _replicates_are_of_these_figures(self) -> Self:
+        known = {} if self.replicates is None else self.replicates.values
+        unknown = known.keys() - (floats(self).keys() if known else set())
+        if unknown:
+            raise ValueError(f"replicates: there is no figure {min(unknown)}")
+        return self
 
     @model_validator(mode="after")
     def _one_size_an_expert(self) -> Self:

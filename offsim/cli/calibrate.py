@@ -6,9 +6,11 @@ from typing import Annotated
 import typer
 
 from offsim.cli import display, options
+from offsim.cli.calibrate_from import OPTION, CalibratedRun, calibrate_from
 from offsim.cli.devices import Device, require
 from offsim.cli.driven import Driven, tell_driven
 from offsim.cli.groups import grouped
+from offsim.cli.logged import refuse_others, trace_alone
 
 
 @grouped
@@ -22,11 +24,13 @@ def calibrate(
     device: Annotated[Device, typer.Option(help="What is measured.")] = Device.CPU,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer samples.")] = False,
     driven: Driven,
+    logged: CalibratedRun,
     as_json: options.Json = False,
 ) -> None:
     """Measure the link, the codecs and the compute of this machine on the embedded model.
 
-    With --trace, on generated experts that the second half of a trace's requests drives.
+    With --trace, on generated experts that the second half of a trace's requests drives. With
+    --from-run, nothing is measured: the calibration is fitted on the log of a run of any engine.
 
     Example: offsim calibrate --out machine.yaml --codec cuszp:0.0078125 --codec sz3:0.03125
     """
@@ -36,6 +40,11 @@ def calibrate(
 
     require(device)
     check_writable(out.parent)
+    if logged.log_file is not None:
+        refuse_others(OPTION, {"codec": bool(codec), "quick": quick})
+        calibrate_from(logged, logged.log_file, trace_alone(driven, OPTION), out, as_json=as_json)
+        return
+    logged.refuse(OPTION)
     wanted = []
     for text in codec or ():
         name, colon, bound = text.rpartition(":")

@@ -8,8 +8,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from offsim.cli import display, options
+from offsim.cli.check_from import OPTION, FromRun, check_from
 from offsim.cli.driven import Driven, tell_driven
 from offsim.cli.groups import grouped
+from offsim.cli.logged import refuse_others, trace_alone
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -18,29 +20,46 @@ if TYPE_CHECKING:
 @grouped
 def check(
     *,
-    calibration: options.CalibrationFile,
-    out: Annotated[Path, typer.Option(help="Folder for check.csv and summary.json.")] = Path("out"),
+    calibration: Annotated[
+        Path | None,
+        typer.Option(help="Calibration file (YAML) of this machine; needed except with --from."),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder for the tables.")] = Path("out"),
     quick: Annotated[bool, typer.Option("--quick", help="Fewer tokens and runs.")] = False,
     profile: options.Profile = None,
     prefetch: options.Prefetch = "none",
     distance: options.Distance = 1,
     prefetch_budget: options.PrefetchBudget = None,
     driven: Driven,
+    logged: FromRun,
     as_json: options.Json = False,
 ) -> None:
     """Simulate a set of policies, run them for real, and compare.
 
-    With --trace, as given to `offsim calibrate`, its routing drives generated experts.
+    With --trace, as given to `offsim calibrate`, its routing drives generated experts. With
+    --from, nothing is run: the log of a run of any engine is fitted on one half of its tokens and
+    predicted for the other.
 
     Example: offsim check --calibration machine.yaml --out out --prefetch gate
+    Or: offsim check --from run.csv --trace run.safetensors --capacity 3000MiB
     """
     from offsim.calibration.schema import Calibration
     from offsim.cli.policies import prefetching
+    from offsim.errors import InputError
     from offsim.files import check_writable, read_yaml
     from offsim.policy.policy import Policy
     from offsim.trace import load_trace
 
     like = prefetching(Policy(), prefetch, distance, prefetch_budget, 1.0, 1.0)
+    if logged.log_file is not None:
+        others = {"quick": quick, "profile": profile is not None, "prefetch": prefetch != "none"}
+        refuse_others(OPTION, others)
+        routed = trace_alone(driven, OPTION)
+        check_from(logged, logged.log_file, routed, out, calibration, as_json=as_json)
+        return
+    logged.refuse(OPTION)
+    if calibration is None:
+        raise InputError("predictions take a calibration; give --calibration, or a log by --from")
     known = load_trace(profile) if profile is not None else None
     check_writable(out)
     figures = read_yaml(calibration, Calibration)
@@ -84,6 +103,7 @@ def show_comparison(table: "pd.DataFrame", facts: Mapping[str, Any]) -> None:
             "MB/s": table["link_MB_per_s"].map(lambda speed: f"{speed:.1f}"),
             "sim ms": table["tpot_simulated"].map(lambda s: f"{s * 1e3:.2f}"),
             "run ms": table["tpot_measured"].map(lambda s: f"{s * 1e3:.2f}"),
+            **({"90 % band": _bands(table)} if facts.get("covered") is not None else {}),
             "error": table["tpot_error"].map(lambda e: f"{e:+.1%}"),
             "TTFT": table["ttft_error"].map(lambda e: f"{e:+.1%}"),
             "hits": table["hit_rate_measured"].map(lambda rate: f"{rate:.0%}"),
@@ -100,3 +120,12 @@ def show_comparison(table: "pd.DataFrame", facts: Mapping[str, Any]) -> None:
         f"Kendall tau {'undefined' if tau is None else f'{tau:.3f}'}; "
         f"decision logs {'equal' if facts['decision_logs_equal'] else 'DIFFERENT'}"
     )
+    if facts.get("covered") is not None:
+        shares = (f"{metric} {share:.0%}" for metric, share in facts["covered"].items())
+        typer.echo(f"measured within the {facts['band_level']:.0%} band: {', '.join(shares)}")
+
+
+def _bands(table: "pd.DataFrame") -> list[str]:
+    """The ends of the band of TPOT, ms."""
+    ends = zip(table["tpot_low"], table["tpot_high"], strict=True)
+    return [f"{low * 1e3:.2f} to {high * 1e3:.2f}" for low, high in ends]

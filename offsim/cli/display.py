@@ -23,10 +23,17 @@ if TYPE_CHECKING:
     import pandas as pd
 
     from offsim.record import Metrics
+    from offsim.simulate.band import Band, Interval
 
     Tell: TypeAlias = Callable[[str, float], None]
 
 PIPED_WIDTH = 140
+BANDS = {
+    "TTFT": (("", "ttft_s"),),
+    "TPOT": (("", "tpot_s"),),
+    "ITL p50 / p95 / p99": ((" of p50", "itl_p50_s"), (" of p95", "itl_p95_s")),
+}
+"""Rows of metrics that are times, and what in them has a band."""
 OUT = Console(width=None if sys.stdout.isatty() else PIPED_WIDTH)
 ERR = Console(stderr=True)
 
@@ -82,10 +89,14 @@ def show_table(title: str, frame: "pd.DataFrame", digits: int = 3) -> None:
     OUT.print(table)
 
 
-def show_metrics(title: str, metrics: "Metrics", as_json: bool, **more: Any) -> None:
-    """Print the metrics of a run, with their label."""
+def show_metrics(
+    title: str, metrics: "Metrics", as_json: bool, band: "Band | None" = None, /, **more: Any
+) -> None:
+    """Print the metrics of a run, with their label, and the 90 % band of those that have one."""
+    band = band or {}
     if as_json:
-        emit_json({**asdict(metrics), **more})
+        ends = {name: [interval.low, interval.high] for name, interval in band.items()}
+        emit_json({**asdict(metrics), **({"band_90": ends} if ends else {}), **more})
         return
     stall = ", ".join(f"{k} {show_seconds(v)}" for k, v in metrics.decode_stall_s.items() if v)
     rows = {
@@ -93,7 +104,7 @@ def show_metrics(title: str, metrics: "Metrics", as_json: bool, **more: Any) -> 
         "TTFT p50 / p95 / p99": _shares(metrics.ttft_p50_s, metrics.ttft_p95_s, metrics.ttft_p99_s),
         "TPOT": show_seconds(metrics.tpot_s),
         "ITL p50 / p95 / p99": _shares(metrics.itl_p50_s, metrics.itl_p95_s, metrics.itl_p99_s),
-        "throughput": f"{metrics.tokens_per_s:.3g} tokens/s",
+        "throughput": f"{metrics.tokens_per_s:.3g} tokens/s{_rates(band)}",
         "hit rate": f"{metrics.hit_rate:.1%} (decode {metrics.hit_rate_decode:.1%})",
         **_prefetched(metrics),
         "over the link": show_bytes(metrics.link_bytes),
@@ -101,7 +112,19 @@ def show_metrics(title: str, metrics: "Metrics", as_json: bool, **more: Any) -> 
         "decode step": f"compute {show_seconds(metrics.decode_compute_s)}; waiting for {stall}",
         **{name.replace("_", " "): value for name, value in more.items()},
     }
+    for row, names in BANDS.items():
+        known = [(what, band[name]) for what, name in names if name in band]
+        rows[row] += "".join(f"; 90 % band{what} {_between(ends)}" for what, ends in known)
     show_facts(f"{title} [{metrics.label}]", rows)
+
+
+def _between(ends: "Interval") -> str:
+    return f"{show_seconds(ends.low)} to {show_seconds(ends.high)}"
+
+
+def _rates(band: "Band") -> str:
+    ends = band.get("tokens_per_s")
+    return "" if ends is None else f"; 90 % band {ends.low:.3g} to {ends.high:.3g}"
 
 
 def _shares(*seconds: float) -> str:

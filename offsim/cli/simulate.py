@@ -20,6 +20,7 @@ def simulate(
     engine: options.Engine = options.EngineName.FAST,
     noise: options.Noise = None,
     timelines: Timelines,
+    no_band: options.NoBand = False,
     as_json: options.Json = False,
 ) -> None:
     """Replay a trace under a policy on a calibrated machine.
@@ -39,5 +40,6 @@ def simulate(
     )
     record = case.record(engine.value, noise)
     name = described(case.policy)
-    display.show_metrics(name, metrics_of(record), as_json)
+    band = {} if no_band else case.band()
+    display.show_metrics(name, metrics_of(record), as_json, band)
     timelines.write(record, name, case.calibration.model.name, case.link_bytes_per_s)

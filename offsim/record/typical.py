@@ -27,10 +27,15 @@ def typical(records: Sequence[RunRecord]) -> RunRecord:
     chosen, now = [], 0.0
     for repeats in zip(*(record.steps for record in records), strict=True):
         ordered = sorted(repeats, key=lambda step: step.end - step.start)
-        step = moved(ordered[(len(ordered) - 1) // 4], now)
+        step = moved(ordered[typical_rank(len(ordered))], now)
         now = step.end
         chosen.append(step)
     return RunRecord(records[0].label, chosen)
+
+
+def typical_rank(repeats: int) -> int:
+    """Which of so many repeats of a step, ordered by duration from 0, is at the first quartile."""
+    return (repeats - 1) // 4
 
 
 def moved(step: StepRecord, start: float) -> StepRecord:

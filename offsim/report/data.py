@@ -91,6 +91,12 @@ NUMBERS: dict[str, tuple[str, ...]] = {
     ),
 }
 """Columns of numbers. A table may have more columns; these it must have."""
+BANDS = tuple(
+    f"{metric}_{end}"
+    for metric in ("ttft", "tpot", "itl_p95", "throughput")
+    for end in ("low", "high")
+)
+"""Columns of check.csv that a study of an earlier version lacks; empty where there is no band."""
 SPARSE = ("accuracy", "usage", "curve")
 """Tables whose numbers may be missing: prose has no share, a trace without prompts no prefill, a
 codec without a bound no ideal size."""
@@ -139,7 +145,7 @@ class StudyData:
 
     Attributes:
         check: a row a scenario: policy, link (MB/s), metrics (s) simulated and measured, their
-            errors and spreads (fractions).
+            errors and spreads (fractions), and the ends of their bands, NaN where there is none.
         breakdown: rows of scenario, label, part and seconds a token; the scenarios are those of
             `check` in the same order.
         accuracy: rows of codec, bound, task; shares with intervals (0..1) or bits a character.
@@ -209,10 +215,13 @@ def _table(path: Path) -> pd.DataFrame:
         raise FormatError(f"{path}: the column {missing[0]} is missing")
     if table.empty:
         raise FormatError(f"{path}: the table has no rows")
-    for column in NUMBERS[name]:
+    ends = BANDS if name == "check" else ()
+    for column in [end for end in ends if end not in table.columns]:
+        table[column] = np.nan
+    for column in (*NUMBERS[name], *ends):
         if not pd.api.types.is_numeric_dtype(table[column].dtype):
             raise FormatError(f"{path}: the column {column} is not of numbers")
-        if name not in SPARSE and not np.isfinite(table[column]).all():
+        if name not in SPARSE and column not in ends and not np.isfinite(table[column]).all():
             raise FormatError(f"{path}: the column {column} has a cell without a finite number")
     for column in TRUTH.get(name, ()):
         if not pd.api.types.is_bool_dtype(table[column].dtype):

@@ -30,6 +30,7 @@ from offsim.report.text import bound_text, link_text, milliseconds, percent, pol
 NEAR = 0.05
 """Relative error of a prediction up to which it counts as near, a fraction."""
 _MARKERS = "osD^vPX*"
+_MARGIN = 1.2
 _COMPUTE_COLOURS = {
     "first": "#ca9161",
     "dense": "#1f3b73",
@@ -272,9 +273,16 @@ def breakdown_figure(breakdown: pd.DataFrame, check: pd.DataFrame) -> Figure:
     return figure
 
 
+def banded(check: pd.DataFrame, metric: str) -> "pd.Series[bool]":
+    """Which rows of check.csv have a band of a metric."""
+    return check[[f"{metric}_low", f"{metric}_high"]].notna().all(axis=1)
+
+
 @themed
 def predicted_figure(check: pd.DataFrame) -> Figure:
     """Simulated over measured TPOT and TTFT, with the identity and a band of 5 % around it.
+
+    A bar shows the 90 % band of a prediction where it has one.
 
     Args:
         check: check.csv; `tpot_*` and `ttft_*` in seconds.
@@ -285,11 +293,22 @@ def predicted_figure(check: pd.DataFrame) -> Figure:
     markers = {count: _MARKERS[n % len(_MARKERS)] for n, count in enumerate(slots)}
     for axis, metric in zip(axes, ("tpot", "ttft"), strict=True):
         columns = [f"{metric}_measured", f"{metric}_simulated"]
-        values = 1e3 * check[columns]
-        ends = np.array([values.min().min() / 1.15, values.max().max() * 1.15])
+        points = 1e3 * check[columns]  # a band may go beyond the edge
+        ends = np.array([points.min().min() / _MARGIN, points.max().max() * _MARGIN])
         band: dict[str, Any] = {"color": "#d9d9d9", "lw": 0, "zorder": 0.5}
         axis.fill_between(ends, (1 - NEAR) * ends, (1 + NEAR) * ends, **band)
         axis.plot(ends, ends, color=FAINT, lw=1, zorder=1)
+        for row in check[banded(check, metric)].to_dict("records"):
+            axis.plot(
+                [1e3 * row[f"{metric}_measured"]] * 2,
+                [1e3 * row[f"{metric}_{end}"] for end in ("low", "high")],
+                color=codec_colour(row["codec"]),
+                lw=1.2,
+                alpha=0.6,
+                marker="_",
+                markersize=6,
+                zorder=1.5,
+            )
         for row in check.to_dict("records"):
             axis.plot(
                 *(1e3 * row[column] for column in columns),
@@ -319,6 +338,8 @@ def predicted_figure(check: pd.DataFrame) -> Figure:
         Line2D([], [], marker=markers[s], color=INK, ls="none", label=f"{s:g} slots") for s in slots
     ]
     handles.append(Patch(color="#d9d9d9", label="within 5 %"))
+    if banded(check, "tpot").any():
+        handles.append(Line2D([], [], color=INK, lw=1.2, marker="_", label="90 % band"))
     figure.legend(handles=handles, loc="outside lower center", ncols=len(handles))
     near = int((check["tpot_error"].abs() <= NEAR).sum())
     title = f"{near} of {len(check)} policies are predicted within 5 % of their measured TPOT"

@@ -97,10 +97,30 @@ def _prediction(data: StudyData) -> list[str]:
         f"{int((tpot <= NEAR).sum())} of {total}; the TTFT by {percent(ttft.median())} and "
         f"{percent(ttft.max())}.",
         f"Kendall's tau between the simulated and the measured order of TPOT {order}.",
+        *_covered(check),
         f"{_equal(facts['decision_logs_equal'], 'The decision logs')}; "
         f"{_equal(facts['bytes_equal'], 'the bytes on the link')}; every run "
         f"{'wrote' if facts['tokens_equal'] else 'did NOT write'} the tokens of the recorded "
         "model.",
+    ]
+
+
+def _covered(check: pd.DataFrame) -> list[str]:
+    """How many measured values are in the bands; nothing where there is none."""
+    known = check[["tpot_low", "tpot_high", "ttft_low", "ttft_high"]].notna().all(axis=None)
+    if not known:
+        return []
+    inside = {
+        metric: int(
+            check[f"{metric}_measured"]
+            .between(check[f"{metric}_low"], check[f"{metric}_high"])
+            .sum()
+        )
+        for metric in ("tpot", "ttft")
+    }
+    return [
+        "The band of 90 % that the calibration alone gives each prediction holds the measured TPOT "
+        f"of {inside['tpot']} of {len(check)} policies and the TTFT of {inside['ttft']}."
     ]
 
 

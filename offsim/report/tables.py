@@ -9,7 +9,7 @@ import pandas as pd
 
 from offsim.record.events import Label
 from offsim.report.data import StudyData
-from offsim.report.figures import NEAR
+from offsim.report.figures import NEAR, banded
 from offsim.report.findings import best_by_link, mean_ica
 from offsim.report.heatmaps import PROSE, storages_of
 from offsim.report.text import (
@@ -203,10 +203,14 @@ def errors_table(data: StudyData) -> Table:
                 _error(float(error.median()), signed=False),
                 _error(float(error.max()), signed=False),
                 Cell(f"{int((error <= NEAR).sum())} of {len(check)}"),
+                Cell(_covered(check, metric)),
                 _spread(data, float(spread.median())),
             ]
         )
-    head = ["metric", "|error| median", "|error| worst", "within 5 %", "spread of runs, median"]
+    head = [
+        "metric", "|error| median", "|error| worst", "within 5 %", "within the 90 % band",
+        "spread of runs, median",
+    ]  # fmt: skip
     caption = "Predicted against measured, all policies"
     return Table(caption, ("MEASURED", "SIMULATED"), head, rows)
 
@@ -219,7 +223,7 @@ def scenarios_table(data: StudyData) -> Table:
         cells.append(Cell(percent(row["hit_rate_measured"])))
         for metric in ("tpot", "ttft"):
             cells += [Cell(milliseconds(row[f"{metric}_{of}"])) for of in ("simulated", "measured")]
-            cells.append(_error(row[f"{metric}_error"]))
+            cells += [_error(row[f"{metric}_error"]), _band(row, metric)]
         cells += [_error(row[f"{metric}_error"]) for metric in ("itl_p95", "throughput")]
         equal = bool(row["decisions_equal"]) and bool(row["tokens_equal"])
         cells.append(_spread(data, row["tpot_spread"]))
@@ -228,10 +232,12 @@ def scenarios_table(data: StudyData) -> Table:
     head = ["policy", "link, MB/s", "hit rate"]
     for metric in ("TPOT", "TTFT"):
         head += [f"{metric} simulated, ms", f"{metric} measured, ms", f"{metric} error"]
+        head.append(f"{metric} 90 % band, ms")
     head += ["ITL p95 error", "tokens/s error", "TPOT spread", "log equal"]
     caption = (
         "Every policy; spread: range of the runs over their median; "
-        "log equal: decisions and tokens as simulated; marked: |error| > 5 %"
+        "log equal: decisions and tokens as simulated; "
+        "marked: |error| > 5 %, measured outside its band"
     )
     return Table(caption, ("MEASURED", "SIMULATED"), head, rows)
 
@@ -274,6 +280,23 @@ def _interval(row: Mapping[Hashable, Any] | None, score: str) -> str:
 
 def _error(fraction: float, signed: bool = True) -> Cell:
     return Cell(percent(fraction, signed=signed), marked=abs(fraction) > NEAR)
+
+
+def _covered(check: pd.DataFrame, metric: str) -> str:
+    """How many measured values are within the bands."""
+    rows = check[banded(check, metric)]
+    measured = rows[f"{metric}_measured"]
+    inside = (rows[f"{metric}_low"] <= measured) & (measured <= rows[f"{metric}_high"])
+    return f"{int(inside.sum())} of {len(rows)}" if len(rows) else NOTHING
+
+
+def _band(row: Mapping[Hashable, Any], metric: str) -> Cell:
+    """The band of a time, ms; marked where the measured value is outside."""
+    low, high = row[f"{metric}_low"], row[f"{metric}_high"]
+    if not math.isfinite(low) or not math.isfinite(high):
+        return Cell(NOTHING)
+    outside = not low <= row[f"{metric}_measured"] <= high
+    return Cell(f"{milliseconds(low)} to {milliseconds(high)}", marked=outside)
 
 
 def _spread(data: StudyData, fraction: float) -> Cell:

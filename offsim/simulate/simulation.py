@@ -8,7 +8,7 @@ import numpy as np
 from offsim.calibration.schema import Calibration
 from offsim.errors import InputError
 from offsim.policy.cache import Decision
-from offsim.policy.decider import decider_for
+from offsim.policy.decider import Decider, decider_for
 from offsim.policy.evictions import Key
 from offsim.policy.lookup import lookups_of
 from offsim.policy.policy import Policy
@@ -82,7 +82,7 @@ def simulate(
         InputError: trace and calibration are of different shapes, the codec and bound were not
             calibrated, or the policy needs what is not there.
     """
-    return _outcome(
+    return outcome_of(
         trace, policy, calibration, link_bytes_per_s, profile, engine, noise_seed, events=True
     ).record()
 
@@ -100,23 +100,24 @@ def predict(
 
     They are the same to the last bit up to 4,000 s; the seconds of a record are rounded beyond.
     """
-    outcome = _outcome(
+    outcome = outcome_of(
         trace, policy, calibration, link_bytes_per_s, profile, engine, noise_seed, events=False
     )
     return metrics_of_table(outcome.table(), outcome.label)
 
 
-def _outcome(
+def outcome_of(
     trace: Trace,
     policy: Policy,
     calibration: Calibration,
-    link_bytes_per_s: float | None,
-    profile: Trace | None,
-    engine: EngineName,
-    noise_seed: int | None,
+    link_bytes_per_s: float | None = None,
+    profile: Trace | None = None,
+    engine: EngineName = "fast",
+    noise_seed: int | None = None,
     *,
-    events: bool,
+    events: bool = False,
 ) -> Outcome:
+    """The simulation behind `simulate`, which keeps `events`, and `predict`, which does not."""
     check_shapes(trace, calibration)
     costs = Costs(calibration, policy, link_bytes_per_s)
     noise = None if noise_seed is None else Noise(calibration, costs.codecs, noise_seed)
@@ -146,14 +147,23 @@ def check_shapes(trace: Trace, calibration: Calibration) -> None:
 
 
 def planned(
-    trace: Trace, policy: Policy, costs: Costs, profile: Trace | None, noise: Noise | None
+    trace: Trace,
+    policy: Policy,
+    costs: Costs,
+    profile: Trace | None,
+    noise: Noise | None,
+    decider: Decider | None = None,
 ) -> tuple[Plan, Sequence[Decision]]:
-    """All steps of a trace, one request after the other, decided by the policy's classes."""
+    """All steps of a trace, one request after the other, decided by the policy's classes.
+
+    A fresh decider stands in for the policy's where its cache is none that a policy can have.
+    """
 
     def nbytes(key: Key) -> int:
         return costs.link_bytes(*key)
 
-    decider = decider_for(policy, trace, nbytes, profile, costs.sizes)
+    if decider is None:
+        decider = decider_for(policy, trace, nbytes, profile, costs.sizes)
     planner = Planner(costs, noise)
     lookups = lookups_of(trace)
     log: list[Decision] = []
@@ -161,7 +171,7 @@ def planned(
         asked = [next(lookups) for _ in range(trace.layers)]
         decisions = [decider.decide(lookup) for lookup in asked]
         log += decisions
-        planner.step(0, step.tokens, asked, decisions)
+        planner.step(0, step.tokens, step.tokens * step.context, asked, decisions)
     return planner.plan(), log
 
 

@@ -2,22 +2,24 @@
 
 import os
 import platform
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
 from pathlib import Path
 from typing import Generic
 
-from offsim.calibration.measure import measure_link
+from offsim.calibration.measure import link_figures, sweep_link
 from offsim.calibration.schema import Calibration, Machine
 from offsim.codec.cuszp_kernels import kernels
 from offsim.runtime.link import Link
 from offsim.runtime.store import ExpertStore
 from offsim.runtime.threads import cores, pin, single_compute_thread
 from offsim.study.prepare import Key
+from offsim.study.rounds import drawn
 from offsim.study.samplers import CodecSampler, ComputeSampler
 from offsim.study.subject import Request, Subject
+from offsim.study.uncertain import REPLICATES, with_uncertainty
 
 SEED = 1700
 """Of the prompts of the first round; a check uses other prompts."""
@@ -53,12 +55,17 @@ class Calibrator(Generic[Request]):
         subject: the model, or what is driven in its place.
         stores: the codecs and bounds to measure, with its experts under each; one is raw.
         effort: how much is measured in a round.
+        seed: of the requests of the first round.
     """
 
     def __init__(
-        self, subject: Subject[Request], stores: Mapping[Key, ExpertStore], effort: Effort
+        self,
+        subject: Subject[Request],
+        stores: Mapping[Key, ExpertStore],
+        effort: Effort,
+        seed: int = SEED,
     ) -> None:
-        self.subject, self.effort = subject, effort
+        self.subject, self.effort, self.seed = subject, effort, seed
         self.compute = ComputeSampler(subject, stores["raw", 0.0], effort.tokens)
         self.codecs = [CodecSampler(subject, store, effort.tokens) for store in stores.values()]
         self.rounds = 0
@@ -66,26 +73,45 @@ class Calibrator(Generic[Request]):
     def round(self) -> None:
         """Measure everything once more, on prompts that no other round has."""
         effort = self.effort
-        self.compute.round(effort.requests, SEED + self.rounds)
+        self.compute.round(effort.requests, self.seed + self.rounds)
         for codec in self.codecs:
-            codec.round(effort.experts, effort.repeats, SEED - 1 - self.rounds)
+            codec.round(effort.experts, effort.repeats, self.seed - 1 - self.rounds)
         self.rounds += 1
 
-    def result(self) -> Calibration:
-        """What all rounds gave."""
-        overshoot = [seconds for codec in self.codecs for seconds in codec.overshoot]
+    def result(self, replicates: int = 0) -> Calibration:
+        """What all rounds gave.
+
+        Args:
+            replicates: to keep, beside the inner runs, so that predictions have a band; 0: neither.
+        """
+        repeats, largest = self.effort.repeats, self.subject.facts.expert_bytes
         with single_compute_thread():
             pin(cores()[1])
-            repeats = self.rounds * self.effort.repeats
-            link = measure_link(Link().copy, repeats, overshoot, self.subject.facts.expert_bytes)
-        compute, handover = self.compute.figures()
+            copies = sweep_link(Link().copy, self.rounds * repeats, largest)
+
+        def made(numbers: Sequence[int]) -> Calibration:
+            places = [n * repeats + at for n in numbers for at in range(repeats)]
+            return self._made(numbers, {s: [c[p] for p in places] for s, c in copies.items()})
+
+        calibration = made(range(self.rounds))
+        if not replicates:
+            return calibration
+        inners = [*self.compute.inner, *(one for codec in self.codecs for one in codec.inner)]
+        return with_uncertainty(calibration, made, self.rounds, inners, replicates)
+
+    def _made(self, numbers: Sequence[int], copies: Mapping[int, Sequence[float]]) -> Calibration:
+        """What some rounds gave, each as often as it is named, and copies over the plain link."""
+        codecs = [drawn(codec, numbers) for codec in self.codecs]
+        overshoot = [s for codec in codecs for part in codec.overshoot for s in part]
+        link = link_figures(copies, overshoot)
+        compute, handover = drawn(self.compute, numbers).figures()
         return Calibration(
             machine=this_machine(),
             model=self.subject.facts,
             link=link,
             compute=compute,
             handover=handover,
-            codecs=[codec.figures() for codec in self.codecs],
+            codecs=[codec.figures() for codec in codecs],
         )
 
 
@@ -107,7 +133,7 @@ def calibrate(
     for number in range(effort.rounds):
         progress(f"calibrating, round {number + 1} of {effort.rounds}", number / effort.rounds)
         calibrator.round()
-    return calibrator.result()
+    return calibrator.result(REPLICATES)
 
 
 def this_machine() -> Machine:

@@ -9,6 +9,7 @@ from offsim.calibration.schema import Calibration, CodecFigures, Figure
 from offsim.policy.policy import Policy
 from offsim.record import Metrics, RunRecord
 from offsim.simulate import predict, simulate
+from offsim.simulate.band import Band, band
 from offsim.simulate.mixture import calibrated, stored
 from offsim.simulate.simulation import EngineName
 from offsim.trace import Trace
@@ -37,6 +38,10 @@ class Case:
     def predict(self) -> Metrics:
         """What it takes; raises as `offsim.simulate.predict`."""
         return predict(*self._parts)
+
+    def band(self) -> Band:
+        """Where its metrics lie when they are measured; raises as `offsim.simulate.band.band`."""
+        return band(*self._parts)
 
     def record(self, engine: EngineName = "fast", noise_seed: int | None = None) -> RunRecord:
         """Every load and wait; arguments and errors as of `offsim.simulate.simulate`."""

@@ -1,7 +1,7 @@
 """Predicted against measured: the same policies simulated and run, and how far they are apart."""
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from random import Random
 from typing import Generic
 
@@ -16,6 +16,7 @@ from offsim.record.typical import typical
 from offsim.runtime.run import Run
 from offsim.runtime.store import ExpertStore
 from offsim.simulate import simulate
+from offsim.simulate.band import LEVEL, Band, band
 from offsim.study.prepare import Key, Recorded
 from offsim.study.subject import Request, Subject
 from offsim.trace import Trace
@@ -49,6 +50,8 @@ class Checked:
         decisions_equal: whether every run's decision log, prefetches included, equals the
             simulation's.
         tokens_equal: whether every run wrote the tokens of the recorded model.
+        band: where metrics measured from as many repeats lie, by the calibration alone; empty
+            where it does not say.
     """
 
     scenario: Scenario
@@ -57,6 +60,7 @@ class Checked:
     repeats: list[Metrics]
     decisions_equal: bool
     tokens_equal: bool
+    band: Band = field(default_factory=dict)
 
 
 class Checker(Generic[Request]):
@@ -133,6 +137,7 @@ class Checker(Generic[Request]):
             repeats=[metrics_of(run.record) for run in runs],
             decisions_equal=all(run.record.decisions() == decisions for run in runs),
             tokens_equal=all(run.tokens == recording.tokens for run in runs),
+            band=band(recording.trace, policy, calibration, link, self.profile, repeats=len(runs)),
         )
 
 
@@ -153,6 +158,7 @@ def comparison(checked: Sequence[Checked]) -> pd.DataFrame:
     """A row a scenario: predicted, measured (the typical run), error as a fraction.
 
     `*_spread` is the range of the repeats over their median: what the machine does not repeat.
+    `*_low` and `*_high` are the ends of the band around the prediction, NaN where there is none.
     """
     rows = []
     for one in checked:
@@ -176,6 +182,9 @@ def comparison(checked: Sequence[Checked]) -> pd.DataFrame:
                 f"{short}_error": guess / seen - 1,
                 f"{short}_spread": (max(repeats) - min(repeats)) / float(np.median(repeats)),
             }
+            ends = one.band.get(name)
+            row[f"{short}_low"] = np.nan if ends is None else ends.low
+            row[f"{short}_high"] = np.nan if ends is None else ends.high
         row |= {
             "hit_rate_simulated": one.predicted.hit_rate,
             "hit_rate_measured": one.measured.hit_rate,
@@ -193,10 +202,25 @@ def comparison(checked: Sequence[Checked]) -> pd.DataFrame:
     return pd.DataFrame(rows)
 
 
-def summary(table: pd.DataFrame) -> dict[str, float | int | bool | None]:
+def covered(table: pd.DataFrame) -> dict[str, float] | None:
+    """The share of scenarios whose measured value is within the band, by metric.
+
+    None where no prediction has a band.
+    """
+    shares = {}
+    for short in COMPARED:
+        columns = [f"{short}_{name}" for name in ("measured", "low", "high")]
+        if set(columns) <= set(table.columns) and not (known := table[columns].dropna()).empty:
+            measured, low, high = (known[column] for column in columns)
+            shares[short] = float(((low <= measured) & (measured <= high)).mean())
+    return shares or None
+
+
+def summary(table: pd.DataFrame) -> dict[str, object]:
     """The check in a few numbers; errors are fractions, absolute.
 
-    `kendall_tau` is None where it is not defined (fewer than two scenarios).
+    `kendall_tau` is None where it is not defined (fewer than two scenarios). `covered` is of the
+    bands, which are to cover `band_level` of the measured values; both are None without bands.
     """
     tau = None
     if len(table) > 1:
@@ -212,6 +236,8 @@ def summary(table: pd.DataFrame) -> dict[str, float | int | bool | None]:
         "tpot_spread_median": float(table["tpot_spread"].median()),
         "kendall_tau": None if tau is None or np.isnan(tau) else tau,
         "best_policy_named": bool(best),
+        "covered": (shares := covered(table)),
+        "band_level": None if shares is None else LEVEL,
         "decision_logs_equal": bool(table["decisions_equal"].all()),
         "tokens_equal": bool(table["tokens_equal"].all()),
         "bytes_equal": all(

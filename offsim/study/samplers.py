@@ -36,6 +36,7 @@ from offsim.runtime.pipeline import unpack
 from offsim.runtime.run import Run
 from offsim.runtime.store import ExpertStore
 from offsim.runtime.threads import Worker, single_compute_thread
+from offsim.study.rounds import InnerRuns, Rounds
 from offsim.study.subject import Request, Subject
 from offsim.trace import DECODE, Trace
 
@@ -63,23 +64,28 @@ class ComputeSampler(Generic[Request]):
         subject: whose experts are in the store.
         raw: the store without compression.
         tokens: of each request.
+
+    Attributes:
+        inner: the policies that each round runs, but for those that only prefetch.
     """
 
     def __init__(self, subject: Subject[Request], raw: ExpertStore, tokens: int) -> None:
+        self.inner = InnerRuns()
         self.subject, self.raw, self.tokens = subject, subject.resident(raw), tokens
         self._copy_s = copy_s(raw.shape)
-        self._resident: list[Observed] = []
-        self._halved: list[Observed] = []
-        self._missing: list[list[Observed]] = [[] for _ in MISS_SECONDS]
-        self._foreseen: dict[tuple[str, int], list[Observed]] = {
-            (name, distance): []
+        self._resident: Rounds[Observed] = Rounds()
+        self._halved: Rounds[Observed] = Rounds()
+        self._missing: list[Rounds[Observed]] = [Rounds() for _ in MISS_SECONDS]
+        self._foreseen: dict[tuple[str, int], Rounds[Observed]] = {
+            (name, distance): Rounds()
             for name, distance in FORESEEN
             if not PREFETCHERS[name].gated or distance <= subject.lookahead
         }
+        self._long: Rounds[Observed] = Rounds()
         self._profile: Trace | None = None
 
     def round(self, requests: int, seed: int) -> None:
-        """Run some requests with all, half and none of the experts resident.
+        """Run some requests with all, half and none of the experts resident, and prefetching.
 
         Args:
             requests: how many; each is run twice, first to fill the slots.
@@ -87,19 +93,19 @@ class ComputeSampler(Generic[Request]):
         """
         asked = self.subject.drawn(requests, seed)
         every = self.raw.shape.experts
-        self._resident.append(_after(self._run(every, asked * 2, None), requests))
+        self._resident.append(_after(self._noted(every, asked * 2, None), requests))
         for seconds, seen in zip(MISS_SECONDS, self._missing, strict=True):
-            seen.append(_without(self._run(0, asked[:1], seconds), 1))
-        halved = self._run(every // 2, [asked[-1], *asked], HALVED_SECONDS)
+            seen.append(_without(self._noted(0, asked[:1], seconds), 1))
+        halved = self._noted(every // 2, [asked[-1], *asked], HALVED_SECONDS)
         self._halved.append(_after(halved, 1))
+        if longest := self.subject.longest(self.tokens, seed):
+            self._long.append(_after(self._run(every, longest * 2, None), 1))
         if self._profile is None:
             self._profile = self.subject.recorded(self.raw, asked[:1], self.tokens).trace
         for (name, distance), seen in self._foreseen.items():
-            policy = self.raw.policy(slots=every, prefetch=name, distance=distance)
-            run = self.subject.run(
-                self.raw, policy, [asked[0]] * 2, self.tokens, profile=self._profile
-            )
-            seen.append(_after(run, 1))
+            policy = self.raw.policy(slots=every // 2, prefetch=name, distance=distance)
+            run = self.subject.run(self.raw, policy, asked[:1], self.tokens, profile=self._profile)
+            seen.append(_without(run, 1))
 
     def figures(self) -> tuple[ComputeFigures, HandoverFigures]:
         """What the undisturbed rounds gave."""
@@ -107,16 +113,26 @@ class ComputeSampler(Generic[Request]):
         missing = [_pooled(seen) for seen in self._missing]
         handover = handover_figures(missing, figure(list(asking_nothing(times))).value)
         submit = handover.submit_s.value
-        compute = compute_figures(times, missing, _pooled(self._halved), submit)
+        long = _pooled(self._long)[1] if self._long else []
+        compute = compute_figures(times, missing, _pooled(self._halved), submit, long)
         foresight = [
-            foresight_figures(name, distance, _pooled(seen)[1], compute.dispatch)
+            foresight_figures(name, distance, _pooled(seen)[1], times, submit)
             for (name, distance), seen in self._foreseen.items()
         ]
         return compute.model_copy(update={"foresight": foresight}), handover
 
+    def _noted(self, slots: int, asked: list[Request], seconds: float | None) -> Run:
+        """A run that the other rounds are to predict."""
+        run = self._run(slots, asked, seconds)
+        self.inner.note(self.raw.policy(slots=slots), self._pace(seconds), run)
+        return run
+
     def _run(self, slots: int, asked: list[Request], seconds: float | None) -> Run:
-        pace = None if seconds is None else self.raw.shape.bytes / (seconds + self._copy_s)
-        return self.subject.run(self.raw, self.raw.policy(slots=slots), asked, self.tokens, pace)
+        policy, pace = self.raw.policy(slots=slots), self._pace(seconds)
+        return self.subject.run(self.raw, policy, asked, self.tokens, pace)
+
+    def _pace(self, seconds: float | None) -> float | None:
+        return None if seconds is None else self.raw.shape.bytes / (seconds + self._copy_s)
 
 
 def copy_s(shape: ExpertShape) -> float:
@@ -184,6 +200,10 @@ class CodecSampler(Generic[Request]):
         subject: whose experts are in the store.
         store: under the codec and bound.
         tokens: of the request of a round.
+
+    Attributes:
+        inner: the policy that each round runs.
+        overshoot: of each round, of each of its transfers, s.
     """
 
     def __init__(self, subject: Subject[Request], store: ExpertStore, tokens: int) -> None:
@@ -193,11 +213,12 @@ class CodecSampler(Generic[Request]):
         self._places = [(la, e) for e in range(shape.experts) for la in range(shape.layers)]
         self._weights = subject.matrices()
         self._slot = torch.empty(shape.values)
-        self.overshoot: list[float] = []
-        self._encode: list[list[float]] = []
-        self._decode: list[list[float]] = []
-        self._unpack: list[list[float]] = []
-        self._slowdowns: list[tuple[float, float]] = []
+        self.inner = InnerRuns()
+        self.overshoot: Rounds[list[float]] = Rounds()
+        self._encode: Rounds[list[float]] = Rounds()
+        self._decode: Rounds[list[float]] = Rounds()
+        self._unpack: Rounds[list[float]] = Rounds()
+        self._slowdowns: Rounds[tuple[float, float]] = Rounds()
 
     def round(self, experts: int, repeats: int, seed: int) -> None:
         """Encode one expert, run a request with half of the experts, and decode beside compute.
@@ -220,7 +241,8 @@ class CodecSampler(Generic[Request]):
         stage: Stage = "host decode" if self.on_host else "device decode"
         self._decode.append(undisturbed(run.record, stage))
         self._unpack.append(undisturbed(run.record, "device decode"))
-        self.overshoot += overshoots(run.record, pace)
+        self.overshoot.append(list(overshoots(run.record, pace)))
+        self.inner.note(policy, pace, run)
 
     def figures(self) -> CodecFigures:
         """What the undisturbed rounds gave."""

@@ -31,6 +31,7 @@ from offsim.study.prepare import Key, Recorded, under
 from offsim.study.reference import MIXTRAL_PCIE4, layer_s, pace
 from offsim.study.subject import ModelSubject, Request, Subject
 from offsim.study.tables import codec_table, compute_table, link_table
+from offsim.study.uncertain import REPLICATES
 from offsim.testbed.load import load
 from offsim.testbed.scores import prose_bits
 from offsim.trace import Trace, save_trace
@@ -79,7 +80,7 @@ def study(
         progress(f"calibrating again, {number + 1} of {plan.repeats}", share)
         calibrator.round()
         checker.repeat(part(progress, share, share + 0.6 / plan.repeats))
-    calibration = calibrator.result()
+    calibration = calibrator.result(REPLICATES)
     write_yaml(out / "calibration.yaml", calibration)
     checked = checker.compare(recordings, calibration)
     progress("measuring the codecs over a ladder of bounds", 0.75)

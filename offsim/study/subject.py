@@ -6,6 +6,7 @@ A model with its prompts, or a trace that drives generated experts.
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
+from pathlib import Path
 from random import Random
 from typing import Protocol, TypeVar
 
@@ -29,6 +30,8 @@ from offsim.trace import DECODE, Trace, steps_of
 from offsim.trace.cut import cut, joined, split
 
 Request = TypeVar("Request")
+FEWEST_IDS = 5
+"""Of a solved example: its end of line, a prompt and an answer."""
 FEWEST_LAYERS = 3
 """That a calibration runs: what is lost from layer to layer takes two pairs of them."""
 
@@ -58,6 +61,9 @@ class Subject(Protocol[Request]):
     def drawn(self, requests: int, seed: int) -> list[Request]:
         """So many requests for a calibration, the same for the same seed."""
 
+    def longest(self, tokens: int, seed: int) -> list[Request]:
+        """One whose context is as long as can be with so many tokens; none if nothing attends."""
+
     def checked(self, requests: int, seed: int) -> list[Request]:
         """At most so many requests for a check; not those of a calibration."""
 
@@ -73,8 +79,11 @@ class Subject(Protocol[Request]):
         link_bytes_per_s: float | None = None,
         progress: Callable[[], None] = lambda: None,
         profile: Trace | None = None,
+        folder: Path | None = None,
     ) -> Run:
         """Run requests, numbered from 0, each for so many output tokens.
+
+        `folder` is as for `offsim.runtime.run.offloaded`.
 
         Raises:
             InputError: as `offsim.runtime.run.offloaded`.
@@ -128,6 +137,11 @@ class ModelSubject:
         """Prompts of mixed tasks."""
         return prompts(requests, seed)
 
+    def longest(self, tokens: int, seed: int) -> list[list[int]]:
+        """The end of a prompt of many solved examples."""
+        room = self.model.config.max_position_embeddings - tokens
+        return [prompts(1, seed, examples=room // FEWEST_IDS)[0][-room:]]
+
     def checked(self, requests: int, seed: int) -> list[list[int]]:
         """Likewise; with another seed they are other prompts."""
         return prompts(requests, seed)
@@ -145,10 +159,11 @@ class ModelSubject:
         link_bytes_per_s: float | None = None,
         progress: Callable[[], None] = lambda: None,
         profile: Trace | None = None,
+        folder: Path | None = None,
     ) -> Run:
         """Answer prompts."""
         return run_offloaded(
-            self.model, store, policy, requests, tokens, link_bytes_per_s, progress, profile
+            self.model, store, policy, requests, tokens, link_bytes_per_s, progress, profile, folder
         )
 
     def recorded(
@@ -258,6 +273,10 @@ class DrivenSubject:
         later = self.requests[len(self.requests) // 2 :]
         return Random(f"driven/{seed}").choices(later, k=requests)
 
+    def longest(self, tokens: int, seed: int) -> list[Trace]:
+        """None: the dense part that stands for a real one attends to nothing."""
+        return []
+
     def checked(self, requests: int, seed: int) -> list[Trace]:
         """The first ones of the first half; there is nothing to draw."""
         return self.requests[: max(1, len(self.requests) // 2)][:requests]
@@ -275,10 +294,13 @@ class DrivenSubject:
         link_bytes_per_s: float | None = None,
         progress: Callable[[], None] = lambda: None,
         profile: Trace | None = None,
+        folder: Path | None = None,
     ) -> Run:
         """Drive the experts by the first layers of the requests, as many as the store has."""
         trace = self._cut(requests, tokens, store.shape.layers)
-        return run_driven(self.model, store, policy, trace, link_bytes_per_s, progress, profile)
+        return run_driven(
+            self.model, store, policy, trace, link_bytes_per_s, progress, profile, folder
+        )
 
     def recorded(
         self, store: ExpertStore, requests: Sequence[Trace], tokens: int, lookahead: int = 0

@@ -71,6 +71,8 @@ def _check() -> pd.DataFrame:
                 f"{metric}_measured": measured,
                 f"{metric}_error": error,
                 f"{metric}_spread": 0.01,
+                f"{metric}_low": 0.9 * (1 + error) * measured,
+                f"{metric}_high": 1.1 * (1 + error) * measured,
             }
         row |= {
             "hit_rate_measured": 0.5,

@@ -39,6 +39,14 @@ def test_further_columns_and_facts_are_allowed(study_folder: Path) -> None:
     assert data.summary["mood"] == "good"
 
 
+def test_a_study_without_bands(study_folder: Path) -> None:
+    table = pd.read_csv(study_folder / "check.csv")
+    ends = [column for column in table.columns if column.endswith(("_low", "_high"))]
+    table.drop(columns=ends).to_csv(study_folder / "check.csv", index=False)
+    data = load_study(study_folder)
+    assert data.check[ends].isna().all(axis=None)
+
+
 def test_missing_folder(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"nowhere: .*offsim study --out DIR"):
         load_study(tmp_path / "nowhere")
@@ -71,6 +79,7 @@ def test_missing_column(study_folder: Path) -> None:
     ("column", "value", "why"),
     [
         ("tpot_measured", "fast", "not of numbers"),
+        ("tpot_low", "fast", "not of numbers"),
         ("decisions_equal", "perhaps", "not of true and false"),
         ("tpot_measured", "", "without a finite number"),
         ("slots", "inf", "without a finite number"),

@@ -129,6 +129,7 @@ def test_answer_is_computed(study_folder: Path) -> None:
     assert "12 policies were run 3 times each, between the rounds of a calibration" in answer
     assert "off by 2.0 % in the median and 12.0 % at worst" in answer
     assert "within 5 % for 8 of 12" in answer
+    assert "the measured TPOT of 8 of 12 policies and the TTFT of 8" in answer
     assert "Kendall's tau between the simulated and the measured order of TPOT is 0.900" in answer
     # 4 ms + 0.3 / (60 x 3) s against 8 ms + the same
     assert "cuszp 2⁻⁷, 3 slots: 5.67 ms a token measured, against 9.67 ms for raw" in answer
@@ -159,6 +160,18 @@ def test_bad_news_is_told(study_folder: Path) -> None:
 def test_large_errors_are_marked(study_folder: Path) -> None:
     text = write_report(study_folder).read_text(encoding="utf-8")
     assert '<td class="number marked">-12.0 %</td>' in text
+    assert re.search(r'<td class="number marked">[\d.]+ to [\d.]+</td>', text)
+    assert re.search(r'<td class="number">[\d.]+ to [\d.]+</td>', text)
+    assert "within the 90 % band" in text
+
+
+def test_a_study_without_bands(study_folder: Path) -> None:
+    table = pd.read_csv(study_folder / "check.csv")
+    ends = [column for column in table.columns if column.endswith(("_low", "_high"))]
+    table.drop(columns=ends).to_csv(study_folder / "check.csv", index=False)
+    text = write_report(study_folder).read_text()
+    assert "n/a" in text
+    assert "The band of 90 %" not in text
     assert '<td class="number">+2.0 %</td>' in text
 
 

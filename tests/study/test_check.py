@@ -1,6 +1,8 @@
 import pytest
 from transformers import PreTrainedModel
 
+from offsim.calibration.replicates import replicates_of
+from offsim.calibration.uncertainty import InnerRun
 from offsim.codec import codec_named
 from offsim.errors import InputError
 from offsim.policy.policy import Policy
@@ -43,6 +45,31 @@ def test_a_check_compares_what_was_predicted_with_what_was_run(
     for one in checked:
         named = parts[(parts.scenario == str(one.scenario)) & (parts.label == "SIMULATED")]
         assert named.seconds.sum() == pytest.approx(one.predicted.tpot_s)
+
+
+def test_what_is_measured_is_held_against_the_band(tiny_model: PreTrainedModel) -> None:
+    """Everything that a factor of a million covers is covered, and nothing that is alike."""
+    key = ("raw", 0.0)
+    store = ExpertStore.of(tiny_model, codec_named("raw"), 0.0)
+    recording = recorded(tiny_model, "tiny", store, PROMPTS, 4)
+    subject = ModelSubject(tiny_model, "tiny")
+    checker = Checker(subject, [Scenario(Policy(slots=2), 1e8)], {key: store}, PROMPTS, 4)
+    checker.repeat()
+    plain = calibration()
+    bare = comparison(checker.compare({key: recording}, plain))
+    assert bare[["tpot_low", "tpot_high"]].isna().all(axis=None)
+    assert (summary(bare)["covered"], summary(bare)["band_level"]) == (None, None)
+    for rounds, share in (([1.0] * 3, 0.0), ([1e-6, 1e-3, 1.0], 1.0)):
+        rows = [(factor,) * 8 for factor in rounds]
+        run = InnerRun(run="raw", prefill=rows, decode=rows)
+        known = replicates_of(plain, [plain] * 8)
+        sure = plain.model_copy(update={"replicates": known, "inner_runs": [run]})
+        table = comparison(checker.compare({key: recording}, sure))
+        row = table.iloc[0]
+        assert row["tpot_low"] <= row["tpot_simulated"] <= row["tpot_high"]
+        facts = summary(table)
+        assert facts["covered"] == dict.fromkeys(("ttft", "tpot", "itl_p95", "throughput"), share)
+        assert facts["band_level"] == 0.9
 
 
 @pytest.mark.parametrize("prefetch", ["gate", "last-token", "transition", "popularity"])
