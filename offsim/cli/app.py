@@ -14,6 +14,7 @@ from offsim.cli import (
     curve,
     doctor,
     explain,
+    fidelity,
     profile,
     replay,
     report,
@@ -50,6 +51,7 @@ app.command("explain")(explain.explain)
 app.command("breakeven")(breakeven.breakeven)
 app.command("run")(run.run)
 app.command("check")(check.check)
+app.command("fidelity")(fidelity.fidelity)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 
