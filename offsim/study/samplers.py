@@ -105,7 +105,7 @@ class ComputeSampler(Generic[Request]):
         for (name, distance), seen in self._foreseen.items():
             policy = self.raw.policy(slots=every // 2, prefetch=name, distance=distance)
             run = self.subject.run(self.raw, policy, asked[:1], self.tokens, profile=self._profile)
-            seen.append(_without(run, 1))
+            seen.append(_without(run, 0))  # the prompt too: it asks gates for all its tokens
 
     def figures(self) -> tuple[ComputeFigures, HandoverFigures]:
         """What the undisturbed rounds gave."""
@@ -210,6 +210,8 @@ class CodecSampler(Generic[Request]):
         self.subject, self.store, self.tokens = subject, store, tokens
         self.on_host = store.codec.placement == "host"
         shape = store.shape
+        # The same in every round, so that one round can be predicted from the others.
+        self._pace = shape.bytes / (DECODE_SECONDS + copy_s(shape))
         self._places = [(la, e) for e in range(shape.experts) for la in range(shape.layers)]
         self._weights = subject.matrices()
         self._slot = torch.empty(shape.values)
@@ -235,14 +237,13 @@ class CodecSampler(Generic[Request]):
             self._slowdowns.append(self._side_by_side(places))
         part = self.subject.resident(self.store)
         policy = part.policy(slots=part.shape.experts // 2)
-        pace = part.shape.bytes / (DECODE_SECONDS + copy_s(part.shape))
         asked = self.subject.drawn(1, seed)
-        run = self.subject.run(part, policy, asked, self.tokens, pace)
+        run = self.subject.run(part, policy, asked, self.tokens, self._pace)
         stage: Stage = "host decode" if self.on_host else "device decode"
         self._decode.append(undisturbed(run.record, stage))
         self._unpack.append(undisturbed(run.record, "device decode"))
-        self.overshoot.append(list(overshoots(run.record, pace)))
-        self.inner.note(policy, pace, run)
+        self.overshoot.append(list(overshoots(run.record, self._pace)))
+        self.inner.note(policy, self._pace, run)
 
     def figures(self) -> CodecFigures:
         """What the undisturbed rounds gave."""
