@@ -67,12 +67,12 @@ class Inner:
 class InnerRuns:
     """The policies that are run in each round, in the order in which they were run first."""
 
-    known: dict[str, Inner] = field(default_factory=dict)
+    known: dict[tuple[str, float | None], Inner] = field(default_factory=dict)
 
     def note(self, policy: Policy, link_bytes_per_s: float | None, run: Run) -> None:
         """One was run in a new round."""
         new = Inner(policy, link_bytes_per_s, Rounds())
-        self.known.setdefault(str(new), new).runs.append(run)
+        self.known.setdefault((str(policy), link_bytes_per_s), new).runs.append(run)
 
     def __iter__(self) -> Iterator[Inner]:
         return iter(self.known.values())
