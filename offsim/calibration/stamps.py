@@ -192,17 +192,22 @@ def handover_figures(missing: Sequence[Observed], asking_nothing_s: float) -> Ha
 
     Args:
         missing: runs in which every expert was missing; for the start only the first load of a
-            layer is used, which finds the pipeline idle.
+            layer is used, which finds the pipeline idle, and between two stages only a load whose
+            next stage was through with the load before.
         asking_nothing_s: from the call of the experts to `asked` where nothing is missing, s.
     """
     layers = [layer for _, times in missing for step in times for layer in step.layers]
     submit = [(layer.asked - layer.enter - asking_nothing_s) / layer.misses for layer in layers]
     start, between, wake = [], [], []
     for step in (step for record, _ in missing for step in record.steps):
+        free: dict[Stage, float] = {}  # since when each stage has nothing to serve
         for number, load in enumerate(step.loads):
             if number == 0 or step.loads[number - 1].layer != load.layer:
                 start.append(load.spans[0].start - load.submitted)
-            between += [after.start - before.end for before, after in pairwise(load.spans)]
+            for before, after in pairwise(load.spans):
+                if free.get(after.stage, before.end) <= before.end:
+                    between.append(after.start - before.end)
+                free[after.stage] = after.end
         wake += [wait.end - wait.load.spans[-1].end for wait in step.waits]
     return HandoverFigures(
         submit_s=figure(submit),

@@ -107,6 +107,18 @@ def test_hand_overs_are_the_gaps_between_stages() -> None:
     assert made.wake_s.value == pytest.approx(0.25)
 
 
+def test_a_load_that_queues_for_a_stage_says_nothing_about_hand_overs() -> None:
+    def load(arrived: float, start: float) -> Load:
+        spans = [Span("link", 0.0, arrived), Span("device decode", start, start + 5.0)]
+        return Load(0, 0, 80, 0.0, spans)
+
+    record, times = seen(8, 0.5)
+    for step in record.steps:
+        step.loads[:] = [load(1.0, 1.5), load(2.0, 6.5), load(12.0, 12.5)]
+    made = handover_figures([(record, times)], asking_nothing_s=0.25)
+    assert (made.between_s.value, made.between_s.samples) == (pytest.approx(0.5), 24)
+
+
 def test_coldness_falls_to_a_share_where_nothing_is_waited_for() -> None:
     cooling = [CoolingPoint(idle_s=1.0, extra=figure(8.0))]
     assert coldness([1.0, 0.0, 0.0, 0.5, 0.0], cooling, 0.5) == [8.0, 4.0, 2.0, 4.0, 2.0]
