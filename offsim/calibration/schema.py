@@ -126,7 +126,7 @@ class CoolingPoint(Strict):
 
 
 class ForesightFigures(Strict):
-    """What a prefetcher adds to each lookup where there is nothing to fetch.
+    """What a prefetcher adds to each lookup, beside what each load costs.
 
     Attributes:
         prefetch: its name.

@@ -99,7 +99,10 @@ def checked(one: Part, number: int, out: Path, progress: Progress) -> pd.DataFra
         out: folder; the calibration is left there.
         progress: for a display.
     """
-    named = part(lambda what, share: progress(f"{one.name}: {what}", share), 0.0, 1.0)
+
+    def named(what: str, share: float) -> None:
+        progress(f"{one.name}: {what}", share)
+
     named("making the model", 0.0)
     subject = one.subject()
     stores = compressed(subject, one.storages, part(named, 0.01, 0.06))
