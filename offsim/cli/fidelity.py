@@ -26,9 +26,9 @@ def fidelity(
 ) -> None:
     """Calibrate, predict and run the policies of a fixed design, again and again.
 
-    The design mixes codecs, bounds, caches, cache sizes, prefetchers, chunks and link speeds, on the
-    embedded model and on larger experts that its routing drives. Takes 10 to 20 minutes a repetition; one that
-    was cut off goes on with the part where it was.
+    The design mixes codecs, bounds, caches, cache sizes, prefetchers, chunks and link speeds, on
+    the embedded model and on larger experts that its routing drives. Takes 10 to 20 minutes a
+    repetition; one that was cut off goes on with the part where it was.
 
     Example: offsim fidelity --out fidelity --repetitions 3 --apart 30
     """
