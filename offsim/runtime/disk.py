@@ -226,6 +226,7 @@ class Disk:
 
     stage: Stage = "disk"
     threads = 1
+    sleeps = True
 
     def __init__(self, shelf: Shelf) -> None:
         self._shelf = shelf

@@ -1,4 +1,4 @@
-"""The link between host and device on a machine that has none: a copy, paced if wanted."""
+"""The link between host and device on a machine that has none: a copy, or a wait."""
 
 import time
 from collections.abc import Sequence
@@ -10,46 +10,51 @@ Bytes = npt.NDArray[np.uint8]
 
 
 class Link:
-    """Copies bytes; several threads may, and each then has the whole pace for itself.
+    """Carries bytes; several threads may, and each then has the whole pace for itself.
+
+    Without a pace it copies, as fast as this machine can. With one it imitates the engine of a
+    device that moves bytes by itself: the thread sleeps until bytes / pace has passed, and the
+    bytes then count as arrived where they are. A copy of its own would take time of the core on
+    which arrivals are decoded, and no such engine does.
 
     Args:
-        bytes_per_s: a transfer takes at least bytes / bytes_per_s; None for the plain copy.
+        bytes_per_s: pace; None for plain copies.
     """
 
     def __init__(self, bytes_per_s: float | None = None) -> None:
         self.bytes_per_s = bytes_per_s
 
-    def copy(self, parts: Sequence[Bytes]) -> list[Bytes]:
-        """Copy arrays [bytes] uint8 to fresh memory and wait out the pace of their sum."""
-        start = time.perf_counter()
-        copies = [part.copy() for part in parts]
-        self._wait_out(start, parts)
-        return copies
+    def carry(self, parts: Sequence[Bytes]) -> Sequence[Bytes]:
+        """Carry arrays [bytes] uint8, and return what has arrived."""
+        if self.bytes_per_s is None:
+            return [part.copy() for part in parts]
+        self._sleep(sum(part.nbytes for part in parts), self.bytes_per_s)
+        return parts
 
-    def copy_range(
+    def room(self, parts: Sequence[Bytes]) -> Sequence[Bytes]:
+        """Where arrays [bytes] uint8 arrive that are carried in chunks."""
+        return [np.empty_like(part) for part in parts] if self.bytes_per_s is None else parts
+
+    def carry_chunk(
         self, parts: Sequence[Bytes], into: Sequence[Bytes], begin: int, end: int
     ) -> None:
-        """Copy one chunk of arrays [bytes] uint8 that are thought of as one, and wait out its pace.
+        """Carry one chunk of arrays [bytes] uint8 that are thought of as one.
 
         Args:
-            parts: what is copied from.
-            into: arrays of the same sizes.
+            parts: what is carried.
+            into: the `room` for them.
             begin: first byte of the chunk, counted over all parts.
             end: first byte that no longer belongs to it.
         """
-        start = time.perf_counter()
-        moved, first = [], 0
+        if self.bytes_per_s is not None:
+            self._sleep(end - begin, self.bytes_per_s)
+            return
+        first = 0
         for part, to in zip(parts, into, strict=True):
             here = slice(max(begin - first, 0), max(end - first, 0))
             to[here] = part[here]
-            moved.append(part[here])
             first += part.nbytes
-        self._wait_out(start, moved)
 
-    def _wait_out(self, start: float, parts: Sequence[Bytes]) -> None:
-        """Sleep until a transfer that began at `start`, s, has taken as long as its pace says."""
-        if self.bytes_per_s is not None:
-            nbytes = sum(part.nbytes for part in parts)
-            left = start + nbytes / self.bytes_per_s - time.perf_counter()
-            if left > 0:
-                time.sleep(left)
+    @staticmethod
+    def _sleep(nbytes: int, bytes_per_s: float) -> None:
+        time.sleep(nbytes / bytes_per_s)

@@ -5,7 +5,6 @@ The disk is in `offsim.runtime.disk`.
 
 from collections.abc import Sequence
 
-import numpy as np
 import torch
 
 from offsim.codec import Blob, decode
@@ -25,6 +24,7 @@ class HostDecode:
     """
 
     stage: Stage = "host decode"
+    sleeps = False
 
     def __init__(self, threads: int) -> None:
         self.threads = threads
@@ -49,6 +49,7 @@ class HostCompute:
 
     stage: Stage = "host compute"
     threads = 1
+    sleeps = False
 
     def __init__(self, shape: ExpertShape) -> None:
         # Written to once, so that no expert pays for its memory being given out.
@@ -85,13 +86,13 @@ class Carry:
 
     def __init__(self, link: Link, transfer: Transfer) -> None:
         self._link, self._chunk_bytes = link, transfer.chunk_bytes
-        self.threads = transfer.channels
+        self.threads, self.sleeps = transfer.channels, link.bytes_per_s is not None
 
     def serve(self, job: Job) -> bool:
         """Carry a load, or the next of equal chunks of it."""
         parts = job.parts or job.held.payloads()
         if self._chunk_bytes is None:
-            job.carried, last = self._link.copy(parts), True
+            job.carried, last = self._link.carry(parts), True
         else:
             last = self._chunk(job, parts, self._chunk_bytes)
         if last:
@@ -103,9 +104,9 @@ class Carry:
         nbytes = job.load.link_bytes
         chunks = max(1, -(-nbytes // most))
         if not job.chunks:
-            job.parts, job.carried = parts, [np.empty_like(part) for part in parts]
+            job.parts, job.carried = parts, self._link.room(parts)
         begin, end = (done * nbytes // chunks for done in (job.chunks, job.chunks + 1))
-        self._link.copy_range(parts, job.carried, begin, end)
+        self._link.carry_chunk(parts, job.carried, begin, end)
         job.chunks += 1
         return job.chunks == chunks
 
@@ -124,6 +125,7 @@ class DeviceDecode:
 
     stage: Stage = "device decode"
     threads = 1
+    sleeps = False
 
     def __init__(self, *, decoded: bool, keep: bool) -> None:
         self._decoded, self._keep = decoded, keep

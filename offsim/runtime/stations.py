@@ -16,6 +16,7 @@ class Work(Protocol):
     Attributes:
         stage: which one.
         threads: that do it side by side.
+        sleeps: whether they mostly sleep, and need a core for moments.
     """
 
     @property
@@ -25,6 +26,10 @@ class Work(Protocol):
     @property
     def threads(self) -> int:
         """That do it side by side."""
+
+    @property
+    def sleeps(self) -> bool:
+        """Whether they mostly sleep, and need a core for moments."""
 
     def serve(self, job: Job) -> bool:
         """Do the next part of a load.
@@ -56,7 +61,8 @@ class Station:
         self._work, self._passed, self._open = work, passed, True
         self._jobs = Waiting()
         self.workers = [
-            Worker(self.stage, self._serve, failed, self._jobs) for _ in range(work.threads)
+            Worker(self.stage, self._serve, failed, self._jobs, prompt=work.sleeps)
+            for _ in range(work.threads)
         ]
 
     def put(self, job: Job) -> None:

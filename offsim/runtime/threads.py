@@ -1,4 +1,4 @@
-"""Worker threads and the cores that they and compute run on."""
+"""Worker threads, and the one that computes."""
 
 import os
 import sys
@@ -12,6 +12,8 @@ from typing import Generic, Protocol, TypeVar
 import numba
 import numpy as np
 import torch
+
+from offsim.runtime.cores import cores, pin, run_promptly
 
 SWITCH_S = 1e-4
 Job = TypeVar("Job")
@@ -29,21 +31,6 @@ def busy(rounds: int) -> int:
         state ^= state >> np.uint64(7)
         state ^= state << np.uint64(17)
     return int(state)
-
-
-# Taken once: a thread that is pinned, and what it starts, would see only its own core.
-_AVAILABLE = sorted(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else []
-
-
-def cores() -> tuple[set[int], set[int]]:
-    """Cores for compute and for the workers: one and the others, or both the only one there is."""
-    return set(_AVAILABLE[:1]), set(_AVAILABLE[1:]) or set(_AVAILABLE)
-
-
-def pin(to: set[int]) -> None:
-    """Bind the calling thread to cores, where the system can."""
-    if to and hasattr(os, "sched_setaffinity"):
-        os.sched_setaffinity(threading.get_native_id(), to)
 
 
 @contextmanager
@@ -85,6 +72,7 @@ class Worker(threading.Thread, Generic[Job]):
         serve: does a job; gets the job and the time at which it was taken, s.
         failed: told of a job whose `serve` raised.
         jobs: where they wait; several workers may share it. None: in order of arrival.
+        prompt: whether it mostly sleeps, and shall have its core at once when it wakes.
 
     Attributes:
         serving: the job that it does, or None.
@@ -96,9 +84,11 @@ class Worker(threading.Thread, Generic[Job]):
         serve: Callable[[Job, float], None],
         failed: Callable[[Job, Exception], None],
         jobs: Jobs[Job] | None = None,
+        *,
+        prompt: bool = False,
     ) -> None:
         super().__init__(name=f"offsim {name}", daemon=True)
-        self._serve, self._failed = serve, failed
+        self._serve, self._failed, self._prompt = serve, failed, prompt
         self._jobs: Jobs[Job] = SimpleQueue() if jobs is None else jobs
         self.serving: Job | None = None
         self.start()
@@ -115,6 +105,8 @@ class Worker(threading.Thread, Generic[Job]):
     def run(self) -> None:
         """Serve until stopped."""
         pin(cores()[1])
+        if self._prompt:
+            run_promptly()
         while (job := self._jobs.get()) is not None:
             self.serving = job
             try:

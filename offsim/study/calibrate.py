@@ -12,9 +12,10 @@ from typing import Generic
 from offsim.calibration.measure import link_figures, sweep_link
 from offsim.calibration.schema import Calibration, Machine
 from offsim.codec.cuszp_kernels import kernels
+from offsim.runtime.cores import cores, pin
 from offsim.runtime.link import Link
 from offsim.runtime.store import ExpertStore
-from offsim.runtime.threads import cores, pin, single_compute_thread
+from offsim.runtime.threads import single_compute_thread
 from offsim.study.prepare import Key
 from offsim.study.rounds import drawn
 from offsim.study.samplers import CodecSampler, ComputeSampler
@@ -87,7 +88,7 @@ class Calibrator(Generic[Request]):
         repeats, largest = self.effort.repeats, self.subject.facts.expert_bytes
         with single_compute_thread():
             pin(cores()[1])
-            copies = sweep_link(Link().copy, self.rounds * repeats, largest)
+            copies = sweep_link(Link().carry, self.rounds * repeats, largest)
 
         def made(numbers: Sequence[int]) -> Calibration:
             places = [n * repeats + at for n in numbers for at in range(repeats)]

@@ -11,7 +11,6 @@ from itertools import pairwise
 from statistics import median
 from typing import Generic
 
-import numpy as np
 import torch
 
 from offsim.calibration.fit import figure, undisturbed_rounds
@@ -27,11 +26,10 @@ from offsim.calibration.stamps import (
     undisturbed,
 )
 from offsim.codec import encode
-from offsim.model.experts import ExpertShape, ExpertWeights, mixed
+from offsim.model.experts import ExpertWeights, mixed
 from offsim.policy.prefetchers.registry import PREFETCHERS
 from offsim.record import RunRecord
 from offsim.record.events import Stage
-from offsim.runtime.link import Link
 from offsim.runtime.pipeline import unpack
 from offsim.runtime.run import Run
 from offsim.runtime.store import ExpertStore
@@ -51,8 +49,6 @@ RESIDENT_TOKENS = 16
 """Of the request by which the compute of a layer is measured in short."""
 FORESEEN = (("gate", 1), ("gate", 2), ("last-token", 1), ("transition", 1), ("popularity", 1))
 """Prefetchers whose own time is measured, and how many layers they look ahead."""
-COPY_MARGIN = 1.5
-"""Times of a plain copy that a paced one takes at least, so that its pace is what it waits for."""
 BESIDE_TOKENS = 8
 """Tokens of the expert that computes beside a decoder."""
 
@@ -72,7 +68,6 @@ class ComputeSampler(Generic[Request]):
     def __init__(self, subject: Subject[Request], raw: ExpertStore, tokens: int) -> None:
         self.inner = InnerRuns()
         self.subject, self.raw, self.tokens = subject, subject.resident(raw), tokens
-        self._copy_s = copy_s(raw.shape)
         self._resident: Rounds[Observed] = Rounds()
         self._halved: Rounds[Observed] = Rounds()
         self._missing: list[Rounds[Observed]] = [Rounds() for _ in MISS_SECONDS]
@@ -132,16 +127,7 @@ class ComputeSampler(Generic[Request]):
         return self.subject.run(self.raw, policy, asked, self.tokens, pace)
 
     def _pace(self, seconds: float | None) -> float | None:
-        return None if seconds is None else self.raw.shape.bytes / (seconds + self._copy_s)
-
-
-def copy_s(shape: ExpertShape) -> float:
-    """What a paced transfer of a raw expert takes at least, s: a plain one and a margin.
-
-    It is next to nothing for the experts of the embedded model, and not for large ones.
-    """
-    parts = [np.ones(shape.bytes // 3, np.uint8)] * 3
-    return COPY_MARGIN * min(timed(lambda: Link().copy(parts), 3))
+        return None if seconds is None else self.raw.shape.bytes / seconds
 
 
 def _without(run: Run, skip: int) -> Observed:
@@ -210,8 +196,7 @@ class CodecSampler(Generic[Request]):
         self.subject, self.store, self.tokens = subject, store, tokens
         self.on_host = store.codec.placement == "host"
         shape = store.shape
-        # The same in every round, so that one round can be predicted from the others.
-        self._pace = shape.bytes / (DECODE_SECONDS + copy_s(shape))
+        self._pace = shape.bytes / DECODE_SECONDS
         self._places = [(la, e) for e in range(shape.experts) for la in range(shape.layers)]
         self._weights = subject.matrices()
         self._slot = torch.empty(shape.values)

@@ -1,7 +1,7 @@
 """Who is served first, who is given up, and what is in a slot in the end."""
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import pytest
 import torch
@@ -32,13 +32,15 @@ class Held(Link):
         self.begun.release()
         assert self.may.acquire(timeout=SOON_S)
 
-    def copy(self, parts: list[Bytes]) -> list[Bytes]:
+    def carry(self, parts: Sequence[Bytes]) -> Sequence[Bytes]:
         self._hold()
-        return super().copy(parts)
+        return super().carry(parts)
 
-    def copy_range(self, parts: list[Bytes], into: list[Bytes], begin: int, end: int) -> None:
+    def carry_chunk(
+        self, parts: Sequence[Bytes], into: Sequence[Bytes], begin: int, end: int
+    ) -> None:
         self._hold()
-        super().copy_range(parts, into, begin, end)
+        super().carry_chunk(parts, into, begin, end)
 
     def wait_begun(self) -> None:
         assert self.begun.acquire(timeout=SOON_S)

@@ -3,7 +3,8 @@ import threading
 
 import torch
 
-from offsim.runtime.threads import Worker, busy, cores, single_compute_thread
+from offsim.runtime.cores import cores
+from offsim.runtime.threads import Worker, busy, single_compute_thread
 
 
 def test_compute_and_workers_have_cores_of_their_own_where_there_are_two() -> None:

@@ -1,13 +1,8 @@
-from itertools import count
-
-import pytest
-
 from offsim.calibration.replicates import replicate
 from offsim.calibration.uncertainty import floats
 from offsim.codec import codec_named
 from offsim.policy.policy import Policy
 from offsim.simulate.band import BANDED, band
-from offsim.study import samplers
 from offsim.study.calibrate import Calibrator, Effort
 from offsim.study.samplers import MISS_SECONDS
 from offsim.study.subject import DrivenSubject
@@ -19,13 +14,8 @@ EFFORT = Effort(rounds=4, requests=2, tokens=5, repeats=2, experts=2)
 KEYS = [("raw", 0.0), ("cuszp", 2.0**-8), ("sz3", 2.0**-8)]
 
 
-def test_a_calibration_keeps_how_sure_it_is(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On requests of unlike length, so that rounds have steps that others do not.
-
-    And on a machine that copies more slowly each time: the pace of a run stays as it was first.
-    """
-    slower = count(1)
-    monkeypatch.setattr(samplers, "copy_s", lambda _: 2e-3 * next(slower))
+def test_a_calibration_keeps_how_sure_it_is() -> None:
+    """On requests of unlike length, so that rounds have steps that others do not."""
     trace = joined([TOY, TOY, cut(TOY, tokens=4), TOY])
     subject = DrivenSubject(generated_model((3, 4, 16, 24)), trace)
     stores = {key: subject.store(codec_named(key[0]), key[1]) for key in KEYS}
