@@ -1,4 +1,4 @@
-"""`offsim trace record|info`: router traces."""
+"""`offsim trace record|import|synth|cut|info`: router traces."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -159,6 +159,29 @@ def synth(
         tell("generating", 0.9)
         trace = generate(learnt, size[0], size[1], size[2], seed, *shape)
     _write(trace, out, as_json)
+
+
+@app.command()
+def cut(
+    trace: Annotated[Path, typer.Argument(help="Trace file.")],
+    out: Annotated[Path, typer.Option(help="Trace file to write.")],
+    layers: Annotated[int | None, typer.Option(help="The first so many MoE layers.", min=1)] = None,
+    requests: Annotated[int | None, typer.Option(help="The first so many.", min=1)] = None,
+    tokens: Annotated[
+        int | None, typer.Option(help="Output tokens of each request at most.", min=1)
+    ] = None,
+    as_json: options.Json = False,
+) -> None:
+    """Write the first layers, requests and tokens of a trace.
+
+    Example: offsim trace cut long.safetensors --requests 4 --tokens 64 --out short.safetensors
+    """
+    from offsim.files import check_writable
+    from offsim.trace import load_trace
+    from offsim.trace.cut import cut as part_of
+
+    check_writable(out.parent)
+    _write(part_of(load_trace(trace), layers, requests, tokens), out, as_json)
 
 
 def _write(trace: "Trace", out: Path, as_json: bool) -> None:

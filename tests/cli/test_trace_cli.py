@@ -52,6 +52,24 @@ def test_import_prints_json(
     assert facts["experts_per_layer"] == 4
 
 
+def test_cut_writes_a_part(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], files: dict[str, str]
+) -> None:
+    command = "trace cut {here}/like.safetensors --layers 1 --tokens 1 --out {out}"
+    assert run(monkeypatch, *asked(command, files)) == 0
+    assert "1 requests, 1 tokens, 1 layers, top-2" in capsys.readouterr().out
+    assert load_trace(Path(files["out"])).experts.tolist() == [[[0, 1]]]
+
+
+def test_cut_refuses_more_layers_than_there_are(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], files: dict[str, str]
+) -> None:
+    command = "trace cut {here}/like.safetensors --layers 9 --out {out}"
+    assert run(monkeypatch, *asked(command, files)) == 2
+    assert "the trace has 3 layers, not 9; ask for fewer" in capsys.readouterr().err
+    assert not Path(files["out"]).exists()
+
+
 def test_info_shows_the_bytes_of_an_expert(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
 ) -> None:

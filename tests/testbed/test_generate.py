@@ -55,3 +55,31 @@ def test_same_prompt_twice_gives_the_same_answer(model: PreTrainedModel) -> None
 
 def test_no_prompts_no_answers(model: PreTrainedModel) -> None:
     assert answers(model, []) == []
+
+
+def test_answers_do_not_depend_on_drafts(model: PreTrainedModel) -> None:
+    expected = answers(model, PROMPTS, longest=12)
+    wrong_later = [answer[:2] + "~" + answer[3:] for answer in expected]
+    cut = [answer[:1] for answer in expected]
+    longer = [answer + "xyz" for answer in expected]
+    two_lines = [f"{answer}\nmore" for answer in expected]
+    other = ["~~~"] * len(PROMPTS)
+    for drafts in (expected, wrong_later, cut, longer, two_lines, other, [""] * len(PROMPTS)):
+        for batch in (1, 3, 64):
+            found = answers(model, PROMPTS, longest=12, batch=batch, drafts=drafts)
+            assert found == expected
+
+
+def test_drafts_are_cut_at_the_longest(model: PreTrainedModel) -> None:
+    whole = answers(model, PROMPTS, longest=12)
+    expected = [answer[:3] for answer in whole]
+    assert answers(model, PROMPTS, longest=3, drafts=whole) == expected
+
+
+def test_right_drafts_take_one_pass(model: PreTrainedModel) -> None:
+    drafts = answers(model, PROMPTS, longest=12)
+    passes = []
+    hook = model.register_forward_pre_hook(lambda *_: passes.append(1))
+    answers(model, PROMPTS, longest=12, drafts=drafts)
+    hook.remove()
+    assert len(passes) == 1
