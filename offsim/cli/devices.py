@@ -1,6 +1,9 @@
-"""Which device is measured."""
+"""Which device is measured or run on."""
 
 from enum import StrEnum
+from typing import Annotated
+
+import typer
 
 from offsim.errors import InputError
 
@@ -10,6 +13,14 @@ class Device(StrEnum):
 
     CPU = "cpu"
     CUDA = "cuda"
+
+
+DeviceOption = Annotated[
+    Device,
+    typer.Option(
+        "--device", help="What computes: the CPU in the place of a device, or a CUDA device."
+    ),
+]
 
 
 def require(device: Device) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from offsim.cli import display, options
+from offsim.cli import devices, display, options
 from offsim.cli.driven import Driven, tell_driven
 from offsim.cli.groups import PLACEMENT, Loading, Placement, Storage, grouped
 from offsim.cli.precision import LowBelow, LowBlob, loading_low
@@ -35,6 +35,7 @@ def run(
     low: LowBlob = None,
     low_below: LowBelow = None,
     link: options.LinkSpeed = "paced",
+    device: devices.DeviceOption = devices.Device.CPU,
     requests: options.Requests = 2,
     tokens: options.Tokens = 24,
     seed: options.Seed = 5,
@@ -51,12 +52,14 @@ def run(
     from offsim.cli.policies import Pace, described, link_speed, resolved
     from offsim.policy.decider import live_decider
     from offsim.policy.tiers import Sizes
+    from offsim.runtime.devices import device_named
     from offsim.trace import load_trace
 
     policy = _asked(storage, loading, placement, disk)
     policy = loading_low(policy, low, low_below)
     speed = link_speed(link)
     timelines.check()
+    computes = device_named(device)
     known = load_trace(loading.profile) if loading.profile is not None else None
     routing = driven.subject()
     shaped = known if routing is None else routing.trace
@@ -66,14 +69,7 @@ def run(
     nothing = Sizes(lambda _: 0, 0)
     live_decider(policy, shape, lambda _: 0, known, nothing)  # refuses an oracle early
     if routing is not None:
-        from offsim.runtime.driven import check_foresight
-
-        check_foresight(routing.trace, policy)
-        stores, budget = 1 if policy.low is None else 2, _budget(driven.budget, policy, routing)
-        routing.check_room(policy.slots, stores, budget)
-        if speed is Pace.PACED:
-            routing.check_measurable()
-            routing.check_room(shape[1], stores, budget, routing.resident_layers)
+        _check_driven(routing, policy, driven.budget, paced=speed is Pace.PACED)
         tell_driven(routing)
     with display.progress() as tell:
         tell("loading the embedded model" if routing is None else "generating experts", 0.0)
@@ -85,9 +81,10 @@ def run(
         from offsim.study.study import by_place, embedded
 
         codec = codec_named(policy.codec)
-        check_transfer(policy.transfer, codec)
+        check_transfer(policy.transfer)
         check_placement(policy, codec)
-        subject: Subject[Any] = embedded() if routing is None else routing
+        computes.check(codec)
+        subject: Subject[Any] = replace(embedded() if routing is None else routing, device=computes)
         asked = subject.checked(requests, seed) if routing is None else routing.requests[:requests]
         facts = subject.facts
         store = _stored(subject, policy, part(tell, 0.1, 0.3))
@@ -100,6 +97,22 @@ def run(
     ratio = {f"ratio_{stored}": round(store.ratio, 4)}
     display.show_metrics(described(policy), metrics_of(ran.record), as_json, None, **ratio)
     timelines.write(ran.record, described(policy), facts.name, pace)
+
+
+def _check_driven(routing: "DrivenSubject", policy: "Policy", nbytes: int, *, paced: bool) -> None:
+    """Refuse what a trace cannot drive, or what takes more than so many bytes.
+
+    Raises:
+        InputError: it cannot, or may take more; or a pace is to be measured on too little.
+    """
+    from offsim.runtime.driven import check_foresight
+
+    check_foresight(routing.trace, policy)
+    stores, budget = 1 if policy.low is None else 2, _budget(nbytes, policy, routing)
+    routing.check_room(policy.slots, stores, budget)
+    if paced:
+        routing.check_measurable()
+        routing.check_room(routing.facts.experts, stores, budget, routing.resident_layers)
 
 
 def _stored(subject: "Subject[Any]", policy: "Policy", tell: "display.Tell") -> "ExpertStore":

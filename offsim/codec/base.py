@@ -2,6 +2,7 @@
 
 import math
 from abc import ABC, abstractmethod
+from collections.abc import Sized
 from typing import ClassVar, Literal
 
 import numpy as np
@@ -105,7 +106,7 @@ class Float32Codec(Codec):
         return torch.from_numpy(self.decode_values(payload, shape, bound)).to(dtype)
 
 
-def check_size(name: str, payload: Buffer, expected: int, shape: Shape) -> None:
+def check_size(name: str, payload: Sized, expected: int, shape: Shape) -> None:
     """Refuse a payload whose size does not fit its shape, before memory is taken for it.
 
     Args:

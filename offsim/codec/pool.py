@@ -1,20 +1,22 @@
 """Decoding on several cores, for host codecs that hold the GIL: worker processes.
 
 A payload goes to a worker and its weights come back through shared memory; the pipe between them
-carries only the blob's header and a word. Each worker has two arenas, so that it decodes one blob
-while the pool copies the weights of the one before it out and the next payload in.
+carries only headers and a word. Each worker has two arenas, so that it does one job while the pool
+copies the weights of the one before it out and the payloads of the next in.
 """
 
 import json
 import math
 import multiprocessing
+import os
 import shutil
 import signal
 import threading
 import weakref
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import accumulate
 from multiprocessing import connection, resource_tracker
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
@@ -43,16 +45,18 @@ class DecodePool:
 
     Args:
         workers: processes, at least 1; one a core is usual.
+        cores: that they are bound to, where the system can; none: those of the thread that starts
+            them.
 
     Raises:
         InputError: fewer than one worker.
     """
 
-    def __init__(self, workers: int) -> None:
+    def __init__(self, workers: int, cores: Collection[int] = ()) -> None:
         if workers < 1:
             raise InputError(f"a decode pool of {workers} workers; it takes at least 1")
-        self._lock = threading.Lock()
-        self._workers = [_Worker() for _ in range(workers)]
+        self._lock, self._cores = threading.Lock(), cores
+        self._workers = [_Worker(cores) for _ in range(workers)]
         self._end = weakref.finalize(self, _end_all, self._workers)
 
     def __enter__(self) -> Self:
@@ -69,11 +73,17 @@ class DecodePool:
         with self._lock:
             self._end()
 
-    def decode(self, blobs: Sequence[Blob]) -> list[torch.Tensor]:
+    def is_alive(self) -> bool:
+        """Whether every worker is; the next call of `decode` replaces those that died."""
+        return all(worker.is_alive() for worker in self._workers)
+
+    def decode(self, blobs: Sequence[Blob], together: int = 1) -> list[torch.Tensor]:
         """Decode blobs, the largest first, each by the next worker that is free.
 
         Args:
             blobs: any number, of any codecs.
+            together: so many neighbours are one job, decoded by one worker one after the other:
+                where blobs are small, handing over takes longer than decoding.
 
         Returns:
             Their tensors in the same order, in their stored dtypes and shapes and in memory of
@@ -81,7 +91,8 @@ class DecodePool:
 
         Raises:
             CodecError: one could not be decoded, or its worker died over it; the message has its
-                place in `blobs`, and of several the first is told. The pool remains usable.
+                place in `blobs` (of a worker that died, the place of the first in its job), and of
+                several the first is told. The pool remains usable.
             InputError: the pool is closed.
             RunError: a worker did not start.
         """
@@ -90,55 +101,60 @@ class DecodePool:
                 raise InputError("the decode pool is closed; open another")
             for place, worker in enumerate(self._workers):
                 if not worker.is_alive():
-                    self._replace(place)
+                    worker.end()
+                    self._workers[place] = _Worker(self._cores)
+            jobs = [blobs[first : first + together] for first in range(0, len(blobs), together)]
             try:
-                weights, failures = self._decode(blobs)
+                weights, failures = self._decode(jobs)
             except BaseException:  # Ctrl-C too: an answer to this call is no answer to the next
                 _end_all(self._workers)
                 raise
         if failures:
-            place = min(failures)
-            raise CodecError(f"blob {place} of {len(blobs)}: {failures[place]}")
-        return [weights[place] for place in range(len(blobs))]
+            first = min(failures)
+            number, what = failures[first]
+            raise CodecError(f"blob {first * together + number} of {len(blobs)}: {what}")
+        return [tensor for place in range(len(jobs)) for tensor in weights[place]]
 
-    def _decode(self, blobs: Sequence[Blob]) -> tuple[dict[int, torch.Tensor], dict[int, str]]:
-        """Weights, and what went wrong, by place; nothing is handed out after a failure."""
-        weights: dict[int, torch.Tensor] = {}
-        failures: dict[int, str] = {}
-        waiting = deque(sorted(range(len(blobs)), key=lambda place: -blobs[place].count))
+    def _decode(
+        self, jobs: Sequence[Sequence[Blob]]
+    ) -> tuple[dict[int, list[torch.Tensor]], dict[int, tuple[int, str]]]:
+        """Weights, and over which blob what went wrong, by job; none is begun after a failure."""
+        weights: dict[int, list[torch.Tensor]] = {}
+        failures: dict[int, tuple[int, str]] = {}
+        sizes = [sum(blob.count for blob in job) for job in jobs]
+        waiting = deque(sorted(range(len(jobs)), key=lambda place: -sizes[place]))
         while True:
             while waiting and not failures:
                 worker = min(self._workers, key=lambda worker: len(worker.jobs))
                 if len(worker.jobs) == ARENAS:
                     break
                 try:
-                    worker.take(waiting[0], blobs[waiting[0]])
+                    worker.take(waiting[0], jobs[waiting[0]])
                 except CodecError as error:
-                    failures[waiting[0]] = str(error)
+                    failures[waiting[0]] = (0, str(error))
                 waiting.popleft()
             busy: dict[Any, int] = {w.link: n for n, w in enumerate(self._workers) if w.jobs}
             if not busy:
                 return weights, failures
-            for link in connection.wait(list(busy)):
+            # To wait for one alone is to read its answer, without another call of the system.
+            for link in connection.wait(list(busy)) if len(busy) > 1 else list(busy):
                 worker = self._workers[busy[link]]
                 try:
                     failure = worker.answer()
                 except EOFError:
-                    failures[worker.jobs[0]] = f"the worker died over it ({worker.obituary()})"
-                    self._replace(busy[link])
+                    what = f"the worker died over it ({worker.obituary()})"
+                    failures[worker.jobs[0]] = (0, what)
+                    worker.end()  # the next call replaces it
                     continue
                 if failure is None:
                     continue
                 place = worker.jobs.popleft()
                 if failure:
-                    failures[place] = failure
+                    number, what = json.loads(failure)
+                    failures[place] = (number, what)
                 else:
-                    weights[place] = worker.weights(blobs[place].header)
+                    weights[place] = worker.weights([blob.header for blob in jobs[place]])
                 worker.turn()
-
-    def _replace(self, place: int) -> None:
-        self._workers[place].end()
-        self._workers[place] = _Worker()
 
 
 class _Worker:
@@ -146,16 +162,16 @@ class _Worker:
 
     Attributes:
         link: the pipe to it.
-        jobs: places of the blobs that it has, the one in work first.
+        jobs: places of those that it has, the one in work first.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, cores: Collection[int]) -> None:
         context = multiprocessing.get_context("spawn")
         self.link, theirs = context.Pipe()
         self.jobs: deque[int] = deque()
         self._arenas: deque[_Arena] = deque(_Arena() for _ in range(ARENAS))
         self._ready = False
-        self._process = context.Process(target=_work, args=(theirs,), daemon=True)
+        self._process = context.Process(target=_work, args=(theirs, cores), daemon=True)
         resource_tracker.ensure_running()  # starting it would let interrupts through again
         with _interrupts_held():
             self._process.start()
@@ -165,19 +181,21 @@ class _Worker:
         """Whether it can take a job."""
         return not self.link.closed and self._process.is_alive()
 
-    def take(self, place: int, blob: Blob) -> None:
-        """Copy a payload into the next free arena and tell the worker.
+    def take(self, place: int, blobs: Sequence[Blob]) -> None:
+        """Copy payloads into the next free arena and tell the worker.
 
         Raises:
-            CodecError: there is no memory for the payload and its weights.
+            CodecError: there is no memory for the payloads and their weights.
         """
         arena = self._arenas[len(self.jobs)]
-        size = len(blob.payload)
-        start = _payload_start(blob.header)
-        arena.grow(start + size)
-        arena.bytes(start, size)[:] = np.frombuffer(blob.payload, np.uint8)
+        sizes = [blob.nbytes for blob in blobs]
+        starts = _starts([*(_weight_bytes(blob.header) for blob in blobs), *sizes])
+        arena.grow(starts[-1])
+        for start, blob in zip(starts[len(blobs) :], blobs, strict=False):
+            arena.bytes(start, blob.nbytes)[:] = np.frombuffer(blob.payload, np.uint8)
         self.jobs.append(place)
-        job = {"arena": arena.name, "size": size, "header": blob.header.model_dump(mode="json")}
+        headers = [blob.header.model_dump(mode="json") for blob in blobs]
+        job = {"arena": arena.name, "sizes": sizes, "headers": headers}
         with suppress(BrokenPipeError, ConnectionResetError):  # the answer will be its end
             self.link.send_bytes(json.dumps(job).encode())
 
@@ -193,7 +211,7 @@ class _Worker:
         except (EOFError, OSError) as error:
             if not self._ready:
                 raise RunError(
-                    f"a decode worker did not start ({self.obituary()}); open the pool under "
+                    f"a decode worker did not start ({self.obituary()}); run the program under "
                     'if __name__ == "__main__"'
                 ) from error
             raise EOFError from error
@@ -202,12 +220,14 @@ class _Worker:
             return None
         return message.decode()
 
-    def weights(self, header: Header) -> torch.Tensor:
+    def weights(self, headers: Sequence[Header]) -> list[torch.Tensor]:
         """The weights of the job that was just answered, copied out of its arena."""
-        weights = torch.empty(header.shape, dtype=DTYPES[header.dtype])
-        target = weights.view(-1).view(torch.uint8).numpy()
-        target[:] = self._arenas[0].bytes(0, len(target))
-        return weights
+        tensors = [torch.empty(header.shape, dtype=DTYPES[header.dtype]) for header in headers]
+        starts = _starts(map(_weight_bytes, headers))
+        for start, tensor in zip(starts, tensors, strict=False):
+            target = tensor.view(-1).view(torch.uint8).numpy()
+            target[:] = self._arenas[0].bytes(start, len(target))
+        return tensors
 
     def turn(self) -> None:
         """Let the arena of the job that was just answered be used again."""
@@ -226,12 +246,13 @@ class _Worker:
         self._process.kill()
         self._process.join()
         self.link.close()
+        self.jobs.clear()
         for arena in self._arenas:
             arena.free()
 
 
 class _Arena:
-    """Shared memory of the pool for one blob: first its weights, then its payload."""
+    """Shared memory of the pool for one job: first the weights, then the payloads."""
 
     def __init__(self) -> None:
         self._memory: SharedMemory | None = None
@@ -271,8 +292,10 @@ class _Arena:
             self._memory = None
 
 
-def _work(link: connection.Connection) -> None:
+def _work(link: connection.Connection, cores: Collection[int]) -> None:
     """Decode what comes until the pipe closes; what a worker process runs."""
+    if cores and hasattr(os, "sched_setaffinity"):
+        os.sched_setaffinity(0, cores)
     torch.set_num_threads(1)
     opened: dict[str, SharedMemory] = {}
     link.send_bytes(b"")
@@ -284,27 +307,32 @@ def _work(link: connection.Connection) -> None:
                 while len(opened) >= ARENAS:  # the oldest has grown or soon will
                     opened.pop(next(iter(opened))).close()
                 opened[name] = SharedMemory(name)
-            link.send_bytes(_outcome(opened[name], job["header"], job["size"]).encode())
+            link.send_bytes(_outcome(opened[name], job["headers"], job["sizes"]).encode())
 
 
-def _outcome(memory: SharedMemory, fields: dict[str, Any], size: int) -> str:
-    """Decode a blob in place: an empty text, or what went wrong."""
-    try:
-        header = Header(**fields)
-        start = _payload_start(header)
-        blob = Blob(header, _view(memory, start, size).data)
-        data = decode(blob).contiguous().view(-1).view(torch.uint8).numpy()
-        _view(memory, 0, len(data))[:] = data
-    except CodecError as error:
-        return str(error)
-    except Exception as error:  # whatever a foreign codec does
-        return f"{type(error).__name__}: {error}"
+def _outcome(memory: SharedMemory, fields: list[dict[str, Any]], sizes: list[int]) -> str:
+    """Decode blobs in place: an empty text, or the number of one and what went wrong, as JSON."""
+    headers = [Header(**one) for one in fields]
+    starts = _starts([*map(_weight_bytes, headers), *sizes])
+    for number, (header, size) in enumerate(zip(headers, sizes, strict=True)):
+        try:
+            blob = Blob(header, _view(memory, starts[len(headers) + number], size).data)
+            data = decode(blob).contiguous().view(-1).view(torch.uint8).numpy()
+            _view(memory, starts[number], len(data))[:] = data
+        except CodecError as error:
+            return json.dumps([number, str(error)])
+        except Exception as error:  # whatever a foreign codec does
+            return json.dumps([number, f"{type(error).__name__}: {error}"])
     return ""
 
 
-def _payload_start(header: Header) -> int:
-    """Where the payload stands in the arena: after the weights, at a multiple of 64 bytes."""
-    return -(-math.prod(header.shape) * DTYPES[header.dtype].itemsize // 64) * 64
+def _weight_bytes(header: Header) -> int:
+    return math.prod(header.shape) * DTYPES[header.dtype].itemsize
+
+
+def _starts(sizes: Iterable[int]) -> list[int]:
+    """Where parts of these sizes stand in an arena, at multiples of 64 bytes, and the end."""
+    return list(accumulate((-(-size // 64) * 64 for size in sizes), initial=0))
 
 
 def _view(memory: SharedMemory, start: int, size: int) -> npt.NDArray[np.uint8]:

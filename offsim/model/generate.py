@@ -34,12 +34,12 @@ def greedy_tokens(
         after: told it when its token is known.
     """
     cache = DynamicCache(config=model.config)
-    ids = torch.tensor([list(prompt)])
+    ids = torch.tensor([list(prompt)], device=model.device)
     written: list[int] = []
     for step in range(count):
         before(step)
         out = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         written.append(int(out.logits[0, -1].argmax()))
         after(step)
-        ids = torch.tensor([[written[-1]]])
+        ids = torch.tensor([[written[-1]]], device=ids.device)
     return written

@@ -5,10 +5,10 @@ from typing import Protocol
 
 import torch
 
-from offsim.codec.expert import ExpertBlob
 from offsim.model.experts import ExpertShape, ExpertWeights
 from offsim.policy.cache import Decision
 from offsim.policy.evictions import Key
+from offsim.runtime.devices import CPU, Device, Kept
 from offsim.runtime.waiting import Job
 
 
@@ -24,7 +24,7 @@ class Slots(Protocol):
     def place_ahead(self, decision: Decision) -> list[torch.Tensor]:
         """The same for each prefetched expert; those of the decision's layer must have run."""
 
-    def again(self, decision: Decision) -> Mapping[int, tuple[ExpertBlob, torch.Tensor]]:
+    def again(self, decision: Decision) -> Mapping[int, tuple[Kept, torch.Tensor]]:
         """The hits that have to be decoded for this use: their blobs, and a slot for each."""
 
     def keep(self, job: Job) -> None:
@@ -41,13 +41,15 @@ class Arena:
         shape: of the experts.
         slots: experts that each layer keeps; a global pool has as many in all.
         staged: the most experts that one layer and step asks for; None: all of a layer.
+        device: whose memory it is.
     """
 
-    def __init__(self, shape: ExpertShape, slots: int, staged: int | None = None) -> None:
+    def __init__(
+        self, shape: ExpertShape, slots: int, staged: int | None = None, device: Device = CPU
+    ) -> None:
         kept = shape.layers * min(slots, shape.experts)
         places = kept + (shape.experts if staged is None else staged)
-        # Written to once, so that no load pays for its memory being given out.
-        self.memory = torch.empty(places, shape.values).zero_()
+        self.memory = device.slots(places, shape.values)
         self._views = [ExpertWeights.over(slot, shape) for slot in self.memory]
         self._staging = kept
         self._free = list(range(kept))[::-1]
@@ -84,7 +86,7 @@ class Arena:
         pairs = zip(decision.fetched, decision.displaced, strict=True)
         return [self._kept(key, left) for key, left in pairs]
 
-    def again(self, decision: Decision) -> Mapping[int, tuple[ExpertBlob, torch.Tensor]]:
+    def again(self, decision: Decision) -> Mapping[int, tuple[Kept, torch.Tensor]]:
         """The hits that have to be decoded for this use: none."""
         return {}
 

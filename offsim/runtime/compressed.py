@@ -4,10 +4,10 @@ from collections.abc import Mapping, Sequence
 
 import torch
 
-from offsim.codec.expert import ExpertBlob
 from offsim.model.experts import ExpertShape, ExpertWeights
 from offsim.policy.cache import Decision
 from offsim.policy.evictions import Key
+from offsim.runtime.devices import CPU, Device, Kept
 from offsim.runtime.waiting import Job
 
 
@@ -22,15 +22,15 @@ class BlobArena:
     Args:
         shape: of the experts.
         staged: the most experts that one layer and step asks for; None: all of a layer.
+        device: whose memory it is.
     """
 
-    def __init__(self, shape: ExpertShape, staged: int | None = None) -> None:
-        self._shape = shape
+    def __init__(self, shape: ExpertShape, staged: int | None = None, device: Device = CPU) -> None:
+        self._shape, self._device = shape, device
         self._kept: dict[Key, Job] = {}  # whose loads brought the blobs
         self._decoded: dict[Key, torch.Tensor] = {}
-        # Written to once, so that no load pays for its memory being given out.
-        places = torch.empty(shape.experts if staged is None else staged, shape.values).zero_()
-        self._free = list(places)
+        places = shape.experts if staged is None else staged
+        self._free = list(device.slots(places, shape.values))
 
     def weights(self, layer: int, expert: int) -> ExpertWeights:
         """The weights of an expert that is decoded."""
@@ -47,7 +47,7 @@ class BlobArena:
         self._forget(decision.displaced)
         return [self._room(key) for key in decision.fetched]
 
-    def again(self, decision: Decision) -> Mapping[int, tuple[ExpertBlob, torch.Tensor]]:
+    def again(self, decision: Decision) -> Mapping[int, tuple[Kept, torch.Tensor]]:
         """The hits that have to be decoded for this use: their blobs, and a place for each."""
         found = {}
         for expert in decision.hits:
@@ -69,7 +69,7 @@ class BlobArena:
     def _room(self, key: Key) -> torch.Tensor:
         if not self._free:
             with torch.inference_mode(mode=False):  # the decoder, which writes, is outside of it
-                self._free.append(torch.empty(self._shape.values).zero_())
+                self._free += self._device.slots(1, self._shape.values)
         self._decoded[key] = self._free.pop()
         return self._decoded[key]
 

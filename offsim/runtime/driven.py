@@ -21,6 +21,7 @@ from offsim.policy.lookup import Lookup, lookups_at
 from offsim.policy.policy import Policy
 from offsim.policy.prefetchers.registry import prefetcher_named
 from offsim.runtime.arena import Arena
+from offsim.runtime.devices import CPU, Device
 from offsim.runtime.handler import Offloaded
 from offsim.runtime.run import Run, offloaded
 from offsim.runtime.store import ExpertStore
@@ -43,8 +44,11 @@ def run_driven(
     progress: Callable[[], None] = lambda: None,
     profile: Trace | None = None,
     folder: Path | None = None,
+    device: Device = CPU,
 ) -> Run:
     """Run the steps of a trace one after the other with generated experts offloaded.
+
+    A program calls this under `if __name__ == "__main__"`, as `run_offloaded`.
 
     Args:
         model: what is computed; it may have more layers than the trace.
@@ -56,6 +60,7 @@ def run_driven(
         progress: called after each step.
         profile: a trace that a cache or a prefetcher may learn from.
         folder: as for `offloaded`.
+        device: computes.
 
     Returns:
         The record, whose requests are numbered as in the trace, and the time stamps; no tokens,
@@ -64,7 +69,7 @@ def run_driven(
     Raises:
         InputError: trace and store are of different shapes, the trace does not have what the gates
             choose as far ahead as the policy looks, or as for `offloaded`.
-        RunError: a load failed.
+        RunError: a load failed, or a process that decodes did not start.
     """
     check_fits(trace, store.shape)
     if store.shape != replace(model.shape, layers=min(store.shape.layers, model.shape.layers)):
@@ -75,13 +80,13 @@ def run_driven(
     @torch.inference_mode()
     def drive(handler: Offloaded) -> list[list[int]]:
         steps = list(steps_of(trace))
-        start = model.start(max(step.tokens for step in steps))
+        start = model.start(max(step.tokens for step in steps)).to(device.place)
         ends = np.cumsum([0, *(step.tokens for step in steps)]).tolist()
         # Draws the weights of the dense parts, and reads them once.
-        model.forward(start[:1], _routed(trace, slice(0, 1)), lambda _, hidden, *__: hidden)
+        model.forward(start[:1], _routed(trace, slice(0, 1), device), lambda _, hidden, *__: hidden)
         for step, (begin, end) in zip(steps, pairwise(ends), strict=True):
             rows = slice(begin, end)
-            routed = _routed(trace, rows)
+            routed = _routed(trace, rows, device)
             gates.lookups = lookups_at(trace, rows, step.phase)
             handler.begin(step.request, step.phase, step.tokens)
             model.forward(start[: step.tokens], routed, handler)
@@ -92,7 +97,7 @@ def run_driven(
     most = most_at_once(trace)
     look = gates.looking
     return offloaded(
-        store, policy, trace.top_k, look, drive, link_bytes_per_s, profile, most, folder
+        store, policy, trace.top_k, look, drive, link_bytes_per_s, profile, most, folder, device
     )
 
 
@@ -117,11 +122,12 @@ class _Told:
         return self.lookups[layer].lookahead[: self._distance]
 
 
-def _routed(trace: Trace, rows: slice) -> list[tuple[torch.Tensor, torch.Tensor]]:
+def _routed(trace: Trace, rows: slice, device: Device) -> list[tuple[torch.Tensor, torch.Tensor]]:
     """For each layer ids [tokens, top_k] int64 and weights [tokens, top_k] float32."""
     ids = np.ascontiguousarray(trace.experts[rows].swapaxes(0, 1)).astype(np.int64)
     weights = np.ascontiguousarray(trace.weights[rows].swapaxes(0, 1)).astype(np.float32)
-    return list(zip(torch.from_numpy(ids), torch.from_numpy(weights), strict=True))
+    there = (torch.from_numpy(array).to(device.place) for array in (ids, weights))
+    return list(zip(*there, strict=True))
 
 
 def check_fits(trace: Trace, shape: ExpertShape) -> None:

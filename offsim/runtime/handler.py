@@ -7,7 +7,6 @@ from functools import partial
 
 import torch
 
-from offsim.codec.expert import ExpertBlob
 from offsim.model.experts import mixed
 from offsim.policy.cache import Decision
 from offsim.policy.decider import Decider
@@ -16,6 +15,7 @@ from offsim.policy.lookup import Lookup
 from offsim.record import RunRecord, StepRecord, Wait
 from offsim.record.times import LayerTimes, StepTimes
 from offsim.runtime.arena import Slots
+from offsim.runtime.devices import CPU, Device, Kept
 from offsim.runtime.gates import Foresight
 from offsim.runtime.pipeline import Pipeline
 from offsim.runtime.stages import output_of
@@ -33,12 +33,20 @@ class Offloaded:
         arena: the slots.
         pipeline: fills them.
         gates: what those of the next layers choose.
+        device: that computes. It is asked for the time where compute has ended something, and its
+            compute is then through: what has run is no longer read.
     """
 
     def __init__(
-        self, decider: Decider, arena: Slots, pipeline: Pipeline, gates: Foresight
+        self,
+        decider: Decider,
+        arena: Slots,
+        pipeline: Pipeline,
+        gates: Foresight,
+        device: Device = CPU,
     ) -> None:
         self.decider, self.arena, self.pipeline, self.gates = decider, arena, pipeline, gates
+        self._now = device.now
         self.record = RunRecord("MEASURED")
         self.times: list[StepTimes] = []
         self._ahead: dict[Key, Job] = {}  # fetched and not yet asked for
@@ -46,19 +54,19 @@ class Offloaded:
 
     def begin(self, request: int, phase: int, tokens: int, context: int = 0) -> None:
         """A step starts; its layers attend to `context` tokens of earlier ones besides."""
-        now = time.perf_counter()
+        now = self._now()
         self.record.steps.append(StepRecord(request, phase, now))
         self.times.append(StepTimes(tokens, now, context=context))
 
     def end(self) -> None:
         """The token of the step is known."""
-        self.record.steps[-1].end = self.times[-1].end = time.perf_counter()
+        self.record.steps[-1].end = self.times[-1].end = self._now()
 
     def __call__(
         self, layer: int, hidden: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor
     ) -> torch.Tensor:
         """Decide once, start the loads, compute, start what is fetched ahead."""
-        times = LayerTimes(len(ids), time.perf_counter())
+        times = LayerTimes(len(ids), self._now())
         self.times[-1].layers.append(times)
         rows = ids.tolist()
         accesses = [expert for row in rows for expert in row]
@@ -86,14 +94,14 @@ class Offloaded:
         awaited = {*late, *asked}
         ready = self._as_ready(decision, awaited, tokens, times)
         out = mixed(hidden, ids, weights, ready)
-        times.leave = time.perf_counter()
+        times.leave = self._now()
         return out
 
     def _asked(
         self,
         decision: Decision,
         experts: Sequence[int],
-        again: Mapping[int, tuple[ExpertBlob, torch.Tensor]],
+        again: Mapping[int, tuple[Kept, torch.Tensor]],
         slots: Sequence[torch.Tensor],
         states: Callable[[int], torch.Tensor],
     ) -> Iterator[Job]:
@@ -113,7 +121,8 @@ class Offloaded:
                 continue
             disk = self._is_next_from_disk((layer, expert))
             if expert in decision.on_host:
-                yield self.pipeline.compute(layer, expert, states(expert), from_disk=disk)
+                hidden = states(expert).cpu()
+                yield self.pipeline.compute(layer, expert, hidden, from_disk=disk)
                 continue
             coarse = expert in decision.coarse
             job = ask(layer, expert, next(room), from_disk=disk, coarse=coarse)
@@ -194,7 +203,7 @@ class Offloaded:
     ) -> Iterator[tuple[int, FeedForward]]:
         start = time.perf_counter()
         yield expert, self.arena.weights(layer, expert)
-        times.experts.append((tokens, start, time.perf_counter()))
+        times.experts.append((tokens, start, self._now()))
 
 
 def _served_by(hidden: torch.Tensor, ids: torch.Tensor, expert: int) -> torch.Tensor:

@@ -1,12 +1,15 @@
 """The link between host and device on a machine that has none: a copy, or a wait."""
 
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from typing import TypeVar
 
 import numpy as np
 import numpy.typing as npt
 
 Bytes = npt.NDArray[np.uint8]
+"""[bytes] uint8 in host memory."""
+Room = TypeVar("Room")
 
 
 class Link:
@@ -24,12 +27,15 @@ class Link:
     def __init__(self, bytes_per_s: float | None = None) -> None:
         self.bytes_per_s = bytes_per_s
 
-    def carry(self, parts: Sequence[Bytes]) -> Sequence[Bytes]:
-        """Carry arrays [bytes] uint8, and return what has arrived."""
+    def carry(self, parts: Sequence[Bytes]) -> tuple[Sequence[Bytes], None]:
+        """Carry arrays [bytes] uint8, and return what has arrived.
+
+        When it did, the thread that calls knows best: None.
+        """
         if self.bytes_per_s is None:
-            return [part.copy() for part in parts]
+            return [part.copy() for part in parts], None
         self._sleep(sum(part.nbytes for part in parts), self.bytes_per_s)
-        return parts
+        return parts, None
 
     def room(self, parts: Sequence[Bytes]) -> Sequence[Bytes]:
         """Where arrays [bytes] uint8 arrive that are carried in chunks."""
@@ -49,12 +55,29 @@ class Link:
         if self.bytes_per_s is not None:
             self._sleep(end - begin, self.bytes_per_s)
             return
-        first = 0
-        for part, to in zip(parts, into, strict=True):
-            here = slice(max(begin - first, 0), max(end - first, 0))
+        for part, to, here in chunk_of(parts, into, begin, end):
             to[here] = part[here]
-            first += part.nbytes
 
     @staticmethod
     def _sleep(nbytes: int, bytes_per_s: float) -> None:
         time.sleep(nbytes / bytes_per_s)
+
+
+def chunk_of(
+    parts: Sequence[Bytes], into: Sequence[Room], begin: int, end: int
+) -> Iterator[tuple[Bytes, Room, slice]]:
+    """The pieces of one chunk of arrays [bytes] uint8 that are thought of as one.
+
+    Args:
+        parts: the arrays.
+        into: something for each of them.
+        begin: first byte of the chunk, counted over all parts.
+        end: first byte that no longer belongs to it.
+
+    Yields:
+        Each array, what there is for it, and which of its bytes belong to the chunk.
+    """
+    first = 0
+    for part, to in zip(parts, into, strict=True):
+        yield part, to, slice(max(begin - first, 0), max(end - first, 0))
+        first += part.nbytes

@@ -9,26 +9,22 @@ from queue import SimpleQueue
 
 import torch
 
-from offsim.codec import Codec
 from offsim.codec.expert import ExpertBlob
 from offsim.errors import InputError, RunError
 from offsim.policy.transfer import Transfer
 from offsim.record import Load
 from offsim.record.events import Stage
+from offsim.runtime.devices import CPU, Carrier, Device, Kept
 from offsim.runtime.disk import Disk, Shelf
-from offsim.runtime.link import Link
-from offsim.runtime.stages import Carry, DeviceDecode, HostCompute, HostDecode, unpack
+from offsim.runtime.host_decode import HostDecode
+from offsim.runtime.stages import Carry, DeviceDecode, HostCompute
 from offsim.runtime.stations import Station, Work
 from offsim.runtime.store import ExpertStore
 from offsim.runtime.threads import busy
 from offsim.runtime.waiting import Job
 
-__all__ = ["Pipeline", "check_transfer", "unpack"]
-
 PATIENCE_S = 30.0
 """A load that takes longer than this has been lost, and so has a thread that does not end."""
-ONE_AT_A_TIME = ("sz3",)
-"""Host codecs that hold the interpreter lock while they decode."""
 POLL_ROUNDS = 10_000
 """About 20 us between two looks at the queue."""
 LOOK_AROUND_S = 0.02
@@ -36,26 +32,22 @@ LOOK_AROUND_S = 0.02
 STATE_BYTES = 2
 """Of one number of a hidden state on the link, there and back alike, as the model of time has it.
 Here the output comes back in float32, which is as many bytes, and what the host reads is there."""
+WARM_UPS = 5
+"""Loads after which a decoder of large experts has the memory that it works in, and keeps it."""
 NOWHERE = torch.empty(0)
 """The slot of what does not come in."""
 
 
-def check_transfer(transfer: Transfer, codec: Codec) -> None:
+def check_transfer(transfer: Transfer) -> None:
     """Refuse what only a simulation can do.
 
     Raises:
-        InputError: a blob would have to be decoded before all of it is there, or the codec cannot
-            decode several at once.
+        InputError: a blob would have to be decoded before all of it is there.
     """
     if transfer.pipelined:
         raise InputError(
             "a real run decodes a blob once all of it is there, since codecs take whole streams: "
             "pipelined transfers can only be simulated"
-        )
-    if transfer.decoders > 1 and codec.name in ONE_AT_A_TIME:
-        raise InputError(
-            f"{codec.name} lets no two threads decode at once: more than one host decoder can only "
-            "be simulated"
         )
 
 
@@ -69,32 +61,36 @@ class Pipeline:
         shelf: the blobs in host memory, with a disk beneath; None: all of them are there.
         host: whether the host may compute.
         keep: whether the device keeps the blobs that arrive.
+        device: that has the slots.
 
     Raises:
         InputError: a real run cannot move loads in this way.
+        RunError: a process that decodes did not start.
     """
 
     def __init__(
         self,
         store: ExpertStore,
-        link: Link,
+        link: Carrier,
         transfer: Transfer | None = None,
         *,
         shelf: Shelf | None = None,
         host: bool = False,
         keep: bool = False,
+        device: Device = CPU,
     ) -> None:
         transfer = transfer or Transfer()
-        check_transfer(transfer, store.codec)
+        check_transfer(transfer)
         self.store, self.shelf = store, shelf
         self.ready: SimpleQueue[Job] = SimpleQueue()
         self._number = count()
         self._link_bytes = {False: _link_bytes(store), True: _link_bytes(store.coarser)}
         decoded = store.codec.placement == "host"
         works: list[Work] = [Disk(shelf)] if shelf is not None else []
-        works += [HostDecode(transfer.decoders)] if decoded else []
+        self._host_decode = HostDecode(transfer.decoders, store) if decoded else None
+        works += [] if self._host_decode is None else [self._host_decode]
         works += [HostCompute(store.shape)] if host else []
-        works += [Carry(link, transfer), DeviceDecode(decoded=decoded, keep=keep)]
+        works += [Carry(link, transfer), DeviceDecode(decoded=decoded, keep=keep, device=device)]
         first: tuple[Stage, ...] = ("host decode",) if decoded else ()
         self._to_slot: tuple[Stage, ...] = (*first, "link", "device decode")
         self._on_host: tuple[Stage, ...] = (*first, "host compute", "link")
@@ -147,7 +143,7 @@ class Pipeline:
             Job(next(self._number), load, NOWHERE, blob, True, self._on_host, hidden=hidden)
         )
 
-    def decode(self, layer: int, expert: int, kept: ExpertBlob, slot: torch.Tensor) -> Job:
+    def decode(self, layer: int, expert: int, kept: Kept, slot: torch.Tensor) -> Job:
         """Start to decode an expert that the device keeps as a blob.
 
         Args:
@@ -157,9 +153,27 @@ class Pipeline:
             slot: [values] float32.
         """
         load = self._load(layer, expert, 0)
-        job = Job(next(self._number), load, slot, kept, True, ("device decode",))
-        job.carried, job.kept = kept.payloads(), kept
+        job = Job(next(self._number), load, slot, kept.headers, True, ("device decode",))
+        job.carried, job.kept = kept.parts, kept
         return self._start(job)
+
+    def warm_up(self, slot: torch.Tensor) -> None:
+        """Bring an expert a few times before anything is timed, as a system that serves has done.
+
+        The memory in which stages work is given out at its first use, page by page: that made the
+        first loads of a run up to ten times slower than all others.
+
+        Args:
+            slot: [values] float32, overwritten.
+
+        Raises:
+            RunError: a stage failed.
+        """
+        for _ in range(WARM_UPS):
+            load = self._load(0, 0, self._link_bytes[False][0][0])
+            blob = self.store.blobs[0][0]
+            self._start(Job(next(self._number), load, slot, blob, True, self._to_slot))
+            self.wait()
 
     def note_arrivals(self) -> None:
         """Note which of the loads that were asked for are there by now (`Job.there`).
@@ -215,6 +229,8 @@ class Pipeline:
         until = time.perf_counter() + PATIENCE_S
         for station in stations:
             station.join(until)
+        if self._host_decode is not None:
+            self._host_decode.close()
 
     def _load(
         self, layer: int, expert: int, nbytes: int, *, ahead: bool = False, from_disk: bool = False

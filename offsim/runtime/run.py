@@ -20,10 +20,10 @@ from offsim.record import RunRecord
 from offsim.record.times import StepTimes
 from offsim.runtime.arena import Arena, Slots
 from offsim.runtime.compressed import BlobArena
+from offsim.runtime.devices import CPU, Device
 from offsim.runtime.disk import Shelf, blobs_on_disk
 from offsim.runtime.gates import Foresight, Gates
 from offsim.runtime.handler import Offloaded
-from offsim.runtime.link import Link
 from offsim.runtime.pipeline import Pipeline
 from offsim.runtime.store import ExpertStore
 from offsim.runtime.threads import single_compute_thread
@@ -57,8 +57,12 @@ def run_offloaded(
     progress: Callable[[], None] = lambda: None,
     profile: Trace | None = None,
     folder: Path | None = None,
+    device: Device = CPU,
 ) -> Run:
     """Answer prompts one after the other with the experts offloaded.
+
+    A host codec decodes in processes that import the main module, so a program calls this under
+    `if __name__ == "__main__"`.
 
     Args:
         model: whose own experts are not used.
@@ -71,15 +75,16 @@ def run_offloaded(
         profile: a trace whose popular experts a cache may pin, and from which a prefetcher may
             learn.
         folder: as for `offloaded`.
+        device: computes; what the model has beside its experts is copied there for the time.
 
     Raises:
         InputError: as for `offloaded`, or the gates cannot be asked ahead.
-        RunError: a load failed.
+        RunError: a load failed, or a process that decodes did not start.
     """
 
     def drive(handler: Offloaded) -> list[list[int]]:
         tokens = []
-        with handled(model, handler):
+        with handled(model, handler), device.hosting(model, experts=False):
             for request, prompt in enumerate(prompts):
 
                 def before(step: int, request: int = request, length: int = len(prompt)) -> None:
@@ -95,8 +100,8 @@ def run_offloaded(
         return tokens
 
     top_k = model.config.num_experts_per_tok
-    gates = partial(Gates, model)
-    return offloaded(store, policy, top_k, gates, drive, link_bytes_per_s, profile, folder=folder)
+    run = partial(offloaded, store, policy, top_k, partial(Gates, model), drive)
+    return run(link_bytes_per_s, profile, folder=folder, device=device)
 
 
 def offloaded(
@@ -109,6 +114,7 @@ def offloaded(
     profile: Trace | None = None,
     staged: int | None = None,
     folder: Path | None = None,
+    device: Device = CPU,
 ) -> Run:
     """Run whatever calls experts, step by step and layer by layer, with the experts offloaded.
 
@@ -124,16 +130,19 @@ def offloaded(
         staged: the most experts that one layer and step asks for; None: all of a layer.
         folder: on the disk beneath host memory, where the run makes one of its own for the time
             that it takes; None for that of temporary files.
+        device: computes, and has the slots.
 
     Raises:
         InputError: experts are stored under another codec or bound than the policy's, cannot be
             where it says (`check_placement`), the cache or the prefetcher is an oracle or needs a
-            profile, the profile is of another shape, loads cannot move as the policy says, or
-            blobs cannot be written to disk.
-        RunError: a load failed.
+            profile, the profile is of another shape, loads cannot move as the policy says, the
+            device has no kernels for the codec or no room, or blobs cannot be written to disk.
+        RunError: a load failed, or a process that decodes did not start.
     """
     store.check(policy)
     check_placement(policy, store.codec)
+    device.check(store.codec)
+    device.check(store.coarser.codec)
     shape = store.shape
     kind = prefetcher_named(policy.prefetch)
     decider = live_decider(
@@ -145,7 +154,10 @@ def offloaded(
     )
     gates = foresight(policy.distance if kind is not None and kind.gated else 0)
     keep = policy.keep == "compressed"
-    arena: Slots = BlobArena(shape, staged) if keep else Arena(shape, policy.slots, staged)
+    arena: Slots = (
+        BlobArena(shape, staged, device) if keep else Arena(shape, policy.slots, staged, device)
+    )
+    store = device.hold(store)
     with ExitStack() as open_until_the_end:
         shelf, notes = None, []
         if decider.host is not None:
@@ -153,15 +165,17 @@ def offloaded(
             shelf, notes = Shelf(store, files, decider), [str(files)]
         pipeline = Pipeline(
             store,
-            Link(link_bytes_per_s),
+            device.link(link_bytes_per_s),
             policy.transfer,
             shelf=shelf,
             host=policy.host_tokens > 0,
             keep=keep,
+            device=device,
         )
         open_until_the_end.callback(pipeline.close)
-        handler = Offloaded(decider, arena, pipeline, gates)
-        with single_compute_thread():
+        handler = Offloaded(decider, arena, pipeline, gates, device)
+        with single_compute_thread(), device.computing():
+            pipeline.warm_up(device.slots(1, shape.values)[0])
             tokens = drive(handler)
     return Run(handler.record, tokens, handler.times, notes)
 

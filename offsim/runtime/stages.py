@@ -1,40 +1,21 @@
-"""What each stage does with a load: host decode, host compute, link, device decode.
+"""What each stage does with a load: host compute, link, device decode.
 
-The disk is in `offsim.runtime.disk`.
+The disk is in `offsim.runtime.disk`, host decode in `offsim.runtime.host_decode`.
 """
 
 from collections.abc import Sequence
 
 import torch
 
-from offsim.codec import Blob, decode
+from offsim.codec import Blob
 from offsim.codec.expert import ExpertBlob
 from offsim.model.experts import ExpertShape, ExpertWeights
 from offsim.policy.transfer import Transfer
 from offsim.record.events import Stage
-from offsim.runtime.link import Bytes, Link
+from offsim.runtime.devices import CPU, Carrier, Device, Kept
+from offsim.runtime.devices.cpu import unpack
+from offsim.runtime.link import Bytes
 from offsim.runtime.waiting import Job
-
-
-class HostDecode:
-    """Decodes blobs to their stored dtype, in host memory.
-
-    Args:
-        threads: how many at once.
-    """
-
-    stage: Stage = "host decode"
-    sleeps = False
-
-    def __init__(self, threads: int) -> None:
-        self.threads = threads
-
-    def serve(self, job: Job) -> bool:
-        """Decode the blob of a load, which carries the weights from here on."""
-        blob = job.held
-        matrices = [blob.decoded(number).view(-1) for number in range(len(blob.blobs))]
-        job.parts = [weights.view(torch.uint8).numpy() for weights in matrices]
-        return True
 
 
 class HostCompute:
@@ -71,7 +52,7 @@ def output_of(job: Job) -> torch.Tensor:
     """What the host computed, [tokens, hidden] float32, once its load is done."""
     assert job.hidden is not None
     (output,) = job.carried
-    return torch.from_numpy(output).view(torch.float32).view(job.hidden.shape)
+    return torch.as_tensor(output).view(torch.float32).view(job.hidden.shape)
 
 
 class Carry:
@@ -84,7 +65,7 @@ class Carry:
 
     stage: Stage = "link"
 
-    def __init__(self, link: Link, transfer: Transfer) -> None:
+    def __init__(self, link: Carrier, transfer: Transfer) -> None:
         self._link, self._chunk_bytes = link, transfer.chunk_bytes
         self.threads, self.sleeps = transfer.channels, link.bytes_per_s is not None
 
@@ -92,7 +73,8 @@ class Carry:
         """Carry a load, or the next of equal chunks of it."""
         parts = job.parts or job.held.payloads()
         if self._chunk_bytes is None:
-            job.carried, last = self._link.carry(parts), True
+            job.carried, job.stamps = self._link.carry(parts)
+            last = True
         else:
             last = self._chunk(job, parts, self._chunk_bytes)
         if last:
@@ -106,7 +88,7 @@ class Carry:
         if not job.chunks:
             job.parts, job.carried = parts, self._link.room(parts)
         begin, end = (done * nbytes // chunks for done in (job.chunks, job.chunks + 1))
-        self._link.carry_chunk(parts, job.carried, begin, end)
+        job.stamps = self._link.carry_chunk(parts, job.carried, begin, end)
         job.chunks += 1
         return job.chunks == chunks
 
@@ -121,39 +103,22 @@ class DeviceDecode:
     Args:
         decoded: whether the host has decoded what arrives.
         keep: whether the device keeps the blobs that arrive.
+        device: whose slots they are.
     """
 
     stage: Stage = "device decode"
     threads = 1
     sleeps = False
 
-    def __init__(self, *, decoded: bool, keep: bool) -> None:
-        self._decoded, self._keep = decoded, keep
+    def __init__(self, *, decoded: bool, keep: bool, device: Device = CPU) -> None:
+        self._decoded, self._keep, self._device = decoded, keep, device
 
     def serve(self, job: Job) -> bool:
         """Decode a load into its slot."""
-        unpack(job.held, job.carried, job.slot, decoded=self._decoded)
+        held, carried = job.held, job.carried
+        job.stamps = self._device.unpack(held, carried, job.slot, decoded=self._decoded)
         if self._keep and job.kept is None:
-            pairs = zip(job.held.blobs, job.carried, strict=True)
-            job.kept = ExpertBlob(tuple(Blob(blob.header, part.data) for blob, part in pairs))
+            headers = tuple(Blob(blob.header, b"") for blob in held.blobs)
+            job.kept = Kept(ExpertBlob(headers), carried)
         job.carried, job.blob = (), None
         return True
-
-
-def unpack(blob: ExpertBlob, parts: Sequence[Bytes], slot: torch.Tensor, *, decoded: bool) -> None:
-    """Fill a slot [values] float32 from what crossed the link.
-
-    Args:
-        blob: of the expert, for its headers.
-        parts: payloads, or, where the host decoded, the weights in their stored dtype, as bytes.
-        slot: overwritten: gate, up, down.
-        decoded: which of the two `parts` are.
-    """
-    at = 0
-    for matrix, part in zip(blob.blobs, parts, strict=True):
-        if decoded:
-            weights = torch.from_numpy(part).view(matrix.torch_dtype)
-        else:
-            weights = decode(Blob(matrix.header, part.data)).view(-1)
-        slot[at : at + matrix.count].copy_(weights)
-        at += matrix.count

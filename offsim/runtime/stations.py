@@ -97,10 +97,14 @@ class Station:
 
 
 def _note(job: Job, stage: Stage, start: float) -> None:
-    """Note that a load, or one more chunk of it, has been served from `start`, s, until now."""
+    """Note that a load, or one more chunk of it, has been served from `start`, s, until now.
+
+    Where the device says when it did that, its word counts.
+    """
     spans = job.load.spans
-    now = time.perf_counter()
+    begin, end = job.stamps or (start, time.perf_counter())
+    job.stamps = None
     if spans and spans[-1].stage == stage:
-        spans[-1] = Span(stage, spans[-1].start, now)
+        spans[-1] = Span(stage, spans[-1].start, end)
     else:
-        spans.append(Span(stage, start, now))
+        spans.append(Span(stage, begin, end))

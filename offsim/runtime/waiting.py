@@ -12,6 +12,7 @@ import torch
 from offsim.codec.expert import ExpertBlob
 from offsim.record import Load
 from offsim.record.events import Stage
+from offsim.runtime.devices import Arrived, Kept, Stamps
 from offsim.runtime.link import Bytes
 
 AGE = attrgetter("number")
@@ -36,8 +37,9 @@ class Job:
         there: whether compute has seen that it is done.
         parts: what the link has to carry; empty: the payloads of the blob.
         carried: what has arrived of it.
+        stamps: when the device did what it was last asked for; None: when its thread did.
         chunks: that have crossed the link.
-        kept: the blob that arrived, where the device keeps blobs.
+        kept: what arrived, where the device keeps blobs.
         error: why it failed.
     """
 
@@ -51,9 +53,10 @@ class Job:
     gone: bool = False
     there: bool = False
     parts: Sequence[Bytes] = ()
-    carried: Sequence[Bytes] = ()
+    carried: Sequence[Arrived] = ()
+    stamps: Stamps | None = None
     chunks: int = 0
-    kept: ExpertBlob | None = None
+    kept: Kept | None = None
     error: Exception | None = None
 
     @property

@@ -4,9 +4,11 @@ A calibration takes several rounds over everything, because a shared machine dri
 measured in one go is right for that minute only.
 """
 
+import math
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import closing, contextmanager
 from itertools import pairwise
 from statistics import median
 from typing import Generic
@@ -26,11 +28,12 @@ from offsim.calibration.stamps import (
     undisturbed,
 )
 from offsim.codec import encode
+from offsim.codec.expert import ExpertBlob
 from offsim.model.experts import ExpertWeights, mixed
 from offsim.policy.prefetchers.registry import PREFETCHERS
 from offsim.record import RunRecord
 from offsim.record.events import Stage
-from offsim.runtime.pipeline import unpack
+from offsim.runtime.host_decode import HostDecode
 from offsim.runtime.run import Run
 from offsim.runtime.store import ExpertStore
 from offsim.runtime.threads import Worker, single_compute_thread
@@ -199,7 +202,7 @@ class CodecSampler(Generic[Request]):
         self._pace = shape.bytes / DECODE_SECONDS
         self._places = [(la, e) for e in range(shape.experts) for la in range(shape.layers)]
         self._weights = subject.matrices()
-        self._slot = torch.empty(shape.values)
+        self._slot = subject.device.slots(1, shape.values)[0]
         self.inner = InnerRuns()
         self.overshoot: Rounds[list[float]] = Rounds()
         self._encode: Rounds[list[float]] = Rounds()
@@ -259,48 +262,65 @@ class CodecSampler(Generic[Request]):
     @torch.inference_mode()
     def _side_by_side(self, places: Sequence[tuple[int, int]]) -> tuple[float, float]:
         """By how much compute and decoding slow down beside each other, each on its own core."""
-        shape = self.store.shape
-        expert = ExpertWeights.over(torch.randn(shape.values) * 0.02, shape)
-        hidden = torch.randn(BESIDE_TOKENS, shape.hidden)
-        ids = torch.zeros(BESIDE_TOKENS, 1, dtype=torch.int64)
-        weights = torch.ones(BESIDE_TOKENS, 1)
+        shape, device = self.store.shape, self.subject.device
+        values = (torch.randn(shape.values) * 0.02).to(device.place)
+        expert = ExpertWeights.over(values, shape)
+        hidden = torch.randn(BESIDE_TOKENS, shape.hidden).to(device.place)
+        ids = torch.zeros(BESIDE_TOKENS, 1, dtype=torch.int64, device=device.place)
+        weights = torch.ones(BESIDE_TOKENS, 1, device=device.place)
 
         def compute() -> None:
             mixed(hidden, ids, weights, [(0, expert)])
+            device.now()  # waits for it
 
         finished = threading.Event()
+        failures: list[Exception] = []
 
         def decode_all(samples: list[float], start: float) -> None:
             for layer, number in places:
-                self._decode_here(layer, number)
+                decode(self.store.blobs[layer][number])
                 samples.append(time.perf_counter() - start)
                 start = time.perf_counter()
             finished.set()
 
-        worker = Worker("decoder", decode_all, lambda *_: finished.set())
+        def failed(_: object, error: Exception) -> None:
+            failures.append(error)
+            finished.set()
+
         decoded_alone: list[float] = []
         decoded_beside: list[float] = []
-        worker.put(decoded_alone)
-        finished.wait()
-        finished.clear()
-        computed_alone = timed(compute, 100, warm_up=10)
-        computed_beside = []
-        worker.put(decoded_beside)
-        while not finished.is_set():
-            computed_beside += timed(compute, 1, warm_up=0)
-        worker.stop()
+        computed_beside: list[float] = []
+        with device.computing(), self._decoder(places) as decode:
+            worker = Worker("decoder", decode_all, failed)
+            worker.put(decoded_alone)
+            finished.wait()
+            finished.clear()
+            computed_alone = timed(compute, 100, warm_up=10)
+            worker.put(decoded_beside)
+            while not finished.is_set():
+                computed_beside += timed(compute, 1, warm_up=0)
+            worker.stop()
+        if failures:
+            raise failures[0]
         return (
             slowdown(computed_alone, computed_beside or computed_alone),
             slowdown(decoded_alone, decoded_beside),
         )
 
-    def _decode_here(self, layer: int, expert: int) -> None:
-        blob = self.store.blobs[layer][expert]
+    @contextmanager
+    def _decoder(
+        self, places: Sequence[tuple[int, int]]
+    ) -> Iterator[Callable[[ExpertBlob], object]]:
+        """What decodes the experts at some places as a run does."""
         if self.on_host:
-            for number in range(len(blob.blobs)):
-                blob.decoded(number)
-        else:
-            unpack(blob, blob.payloads(), self._slot, decoded=False)
+            with closing(HostDecode(1, self.store)) as host:
+                yield host.decode
+            return
+        device = self.subject.device
+        blobs = [self.store.blobs[layer][expert] for layer, expert in places]
+        link = device.link(math.inf)  # whose pace keeps nobody waiting
+        there = {id(blob): link.carry(blob.payloads())[0] for blob in blobs}
+        yield lambda blob: device.unpack(blob, there[id(blob)], self._slot, decoded=False)
 
 
 def _figure_of(rounds: Sequence[list[float]]) -> Figure:

@@ -5,7 +5,7 @@ A model with its prompts, or a trace that drives generated experts.
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from functools import cached_property
+from functools import cached_property, partial
 from pathlib import Path
 from random import Random
 from typing import Protocol, TypeVar
@@ -20,6 +20,7 @@ from offsim.errors import InputError
 from offsim.model.experts import ExpertShape, expert_modules, matrices_of, shape_of
 from offsim.policy.bounds import Bounds
 from offsim.policy.policy import Policy
+from offsim.runtime.devices import CPU, Device
 from offsim.runtime.driven import check_fits, check_memory, most_at_once, run_driven
 from offsim.runtime.run import Run, run_offloaded
 from offsim.runtime.store import ExpertStore
@@ -42,6 +43,10 @@ class Subject(Protocol[Request]):
     @property
     def facts(self) -> ModelFacts:
         """Name and sizes."""
+
+    @property
+    def device(self) -> Device:
+        """That computes."""
 
     @property
     def lookahead(self) -> int:
@@ -103,10 +108,12 @@ class ModelSubject:
     Attributes:
         model: with its experts resident.
         name: of it.
+        device: that computes.
     """
 
     model: PreTrainedModel
     name: str
+    device: Device = CPU
 
     @property
     def facts(self) -> ModelFacts:
@@ -162,15 +169,15 @@ class ModelSubject:
         folder: Path | None = None,
     ) -> Run:
         """Answer prompts."""
-        return run_offloaded(
-            self.model, store, policy, requests, tokens, link_bytes_per_s, progress, profile, folder
-        )
+        run = partial(run_offloaded, self.model, store, policy, requests, tokens)
+        return run(link_bytes_per_s, progress, profile, folder, self.device)
 
     def recorded(
         self, store: ExpertStore, requests: Sequence[list[int]], tokens: int, lookahead: int = 0
     ) -> Recorded:
         """Record the model as the store leaves it."""
-        return recorded(self.model, self.name, store, requests, tokens, lookahead)
+        with self.device.hosting(self.model, experts=True):
+            return recorded(self.model, self.name, store, requests, tokens, lookahead)
 
 
 @dataclass(frozen=True)
@@ -183,6 +190,7 @@ class DrivenSubject:
     Attributes:
         model: what is computed.
         trace: as many layers and experts as the model has.
+        device: that computes.
 
     Raises:
         InputError: trace and model are of different shapes.
@@ -190,6 +198,7 @@ class DrivenSubject:
 
     model: GeneratedModel
     trace: Trace
+    device: Device = CPU
 
     def __post_init__(self) -> None:
         check_fits(self.trace, self.model.shape)
@@ -298,9 +307,8 @@ class DrivenSubject:
     ) -> Run:
         """Drive the experts by the first layers of the requests, as many as the store has."""
         trace = self._cut(requests, tokens, store.shape.layers)
-        return run_driven(
-            self.model, store, policy, trace, link_bytes_per_s, progress, profile, folder
-        )
+        run = partial(run_driven, self.model, store, policy, trace)
+        return run(link_bytes_per_s, progress, profile, folder, self.device)
 
     def recorded(
         self, store: ExpertStore, requests: Sequence[Trace], tokens: int, lookahead: int = 0

@@ -144,9 +144,20 @@ class GeneratedModel:
         return torch.randn(tokens, self.shape.hidden, generator=self._drawn(0))
 
     def _dense_part(self, layer: int, hidden: torch.Tensor) -> torch.Tensor:
-        for weights in self._dense[layer % len(self._dense)] if self.projections else ():
+        if not self.projections:
+            return hidden
+        dense = self._dense_there.get(hidden.device.type)
+        if dense is None:
+            there = [weights.to(hidden.device) for weights in self._dense]
+            dense = self._dense_there[hidden.device.type] = there
+        for weights in dense[layer % len(dense)]:
             hidden = torch.nn.functional.linear(hidden, weights)
         return hidden
+
+    @cached_property
+    def _dense_there(self) -> dict[str, list[torch.Tensor]]:
+        """`_dense` by the kind of device that has computed with it."""
+        return {}
 
     @cached_property
     def _dense(self) -> list[torch.Tensor]:

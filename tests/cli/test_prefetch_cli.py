@@ -135,7 +135,6 @@ PLAIN = "simulate --trace {here}/plain.safetensors --calibration {here}/c.yaml"
         (f"{CHECK} --prefetch popularity", "popularity needs a profile"),
         (f"{CHECK} --prefetch popularity --profile {{here}}/plain.safetensors", "is of toy"),
         ("run --chunk 1KB --pipelined", "pipelined transfers can only be simulated"),
-        ("run --codec sz3 --bound 0.01 --decoders 2", "sz3 lets no two threads decode at once"),
     ],
 )
 def test_wrong_values_are_one_sentence_and_exit_code_2(

@@ -1,10 +1,11 @@
+import operator
 import os
 import signal
 import subprocess
 import sys
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from multiprocessing.shared_memory import SharedMemory
 from pathlib import Path
 from typing import Any
@@ -161,13 +162,26 @@ def test_largest_are_handed_out_first(two: DecodePool, monkeypatch: pytest.Monke
     handed: list[int] = []
     take = pool._Worker.take
 
-    def note(worker: pool._Worker, place: int, blob: Blob) -> None:
-        handed.append(blob.count)
-        take(worker, place, blob)
+    def note(worker: pool._Worker, place: int, blobs: Sequence[Blob]) -> None:
+        handed.append(sum(blob.count for blob in blobs))
+        take(worker, place, blobs)
 
     monkeypatch.setattr(pool._Worker, "take", note)
     two.decode(sz3_blobs(30, 10, 2000, 20, 500))
     assert handed == [2000, 500, 30, 20, 10]
+    handed.clear()
+    two.decode(sz3_blobs(30, 10, 2000, 20, 500), together=2)
+    assert handed == [2020, 500, 40]
+
+
+@pytest.mark.parametrize("together", [2, 3, 99])
+def test_neighbours_are_handed_over_together(two: DecodePool, together: int) -> None:
+    blobs = [*sz3_blobs(1000, 1, 30), encode(weights_like(0), Raw()), *sz3_blobs(70, 500)]
+    for blob, weights in zip(blobs, two.decode(blobs, together), strict=True):
+        assert_same_bits(decode(blob), weights)
+    blobs[4] = changed(blobs[4], b"no stream")
+    with pytest.raises(CodecError, match="blob 4 of 6: sz3: not a stream"):
+        two.decode(blobs, together)
 
 
 def test_workers_and_arenas_are_used_again_until_it_is_closed(foreign: Path) -> None:
@@ -284,6 +298,29 @@ def test_interrupted_call_ends_the_workers_and_the_next_gets_new_ones(
     assert_decodes(two)
 
 
+def test_a_dead_worker_is_told_of(foreign: Path) -> None:
+    with DecodePool(2) as decoder:
+        assert decoder.is_alive()
+        decoder._workers[1]._process.kill()
+        decoder._workers[1]._process.join()
+        assert not decoder.is_alive()
+        assert_decodes(decoder)
+        assert decoder.is_alive()
+    assert not decoder.is_alive()
+
+
+@pytest.mark.skipif(not hasattr(os, "sched_getaffinity"), reason="cores cannot be chosen here")
+def test_workers_and_who_replaces_them_run_on_the_cores_that_were_asked_for() -> None:
+    last = max(os.sched_getaffinity(0))
+    with DecodePool(1, {last}) as decoder:
+        for _ in range(2):
+            assert_decodes(decoder)
+            (pid,) = pids(decoder)
+            assert os.sched_getaffinity(pid) == {last}
+            os.kill(pid, signal.SIGKILL)
+            decoder._workers[0]._process.join()
+
+
 def test_pool_that_is_dropped_ends_its_workers() -> None:
     dropped = DecodePool(1)
     workers = pids(dropped)
@@ -298,10 +335,10 @@ def test_fewer_than_one_worker_is_refused(workers: int) -> None:
 
 
 def test_worker_that_does_not_start_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(pool, "_work", id)  # ends at once
+    monkeypatch.setattr(pool, "_work", operator.is_)  # ends at once
     with (
         DecodePool(1) as broken,
-        pytest.raises(RunError, match=r"did not start \(exit code 0\); open the pool under"),
+        pytest.raises(RunError, match=r"did not start \(exit code 0\); run the program under"),
     ):
         broken.decode(sz3_blobs(10))
 

@@ -14,7 +14,9 @@ from offsim.errors import CodecError, RunError
 from offsim.policy.policy import Policy
 from offsim.runtime import ExpertStore, run_driven
 from offsim.runtime.disk import Disk, blobs_on_disk
-from offsim.runtime.stages import Carry, DeviceDecode, HostCompute, HostDecode
+from offsim.runtime.host_decode import HostDecode
+from offsim.runtime.pipeline import Pipeline
+from offsim.runtime.stages import Carry, DeviceDecode, HostCompute
 from offsim.runtime.waiting import Job
 from offsim.trace.cut import cut
 
@@ -40,6 +42,12 @@ EACH_STAGE = pytest.mark.parametrize(
 )
 
 
+@pytest.fixture(autouse=True)
+def cold(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is brought before the run, so that what breaks does so while it runs."""
+    monkeypatch.setattr(Pipeline, "warm_up", lambda *_: None)
+
+
 @contextmanager
 def ending_soon(folder: Path, says: str, *, threads: bool = False) -> Iterator[None]:
     """What is run here ends soon with an error that says this, and leaves nothing."""
@@ -61,6 +69,7 @@ def run(folder: Path, codec: str, placed: dict[str, Any], pace: float | None = N
 def _warm(tmp_path: Path) -> None:
     """What a process does once is not counted."""
     run(tmp_path, "raw", {"host_tokens": 1, **ON_DISK})
+    run(tmp_path, "sz3", {})
 
 
 def broken(monkeypatch: pytest.MonkeyPatch, work: type[Any], breaks: Callable[[], None]) -> None:
@@ -164,8 +173,8 @@ def test_files_that_are_damaged_meanwhile_end_the_run(
 
     decoded = []
     monkeypatch.setattr("offsim.runtime.run.blobs_on_disk", damaged)
-    monkeypatch.setattr("offsim.codec.expert.decode", decoded.append)
-    monkeypatch.setattr("offsim.runtime.stages.decode", decoded.append)
+    monkeypatch.setattr(HostDecode, "decode", lambda _, blob: decoded.append(blob))
+    monkeypatch.setattr("offsim.runtime.devices.cpu.decode", decoded.append)
     with ending_soon(tmp_path, rf"loading expert \d of layer 0 failed: .*expert-\d\d\d{says}"):
         run(tmp_path, codec, {**ON_DISK, "prefetch": prefetch})
     assert decoded == [], "nothing was decoded whose checksum does not hold"

@@ -2,6 +2,7 @@
 
 import threading
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import pytest
 import torch
@@ -9,10 +10,11 @@ from transformers import PreTrainedModel
 
 from offsim.codec import codec_named
 from offsim.codec.expert import ExpertBlob
+from offsim.codec.pool import DecodePool
 from offsim.errors import CodecError, RunError
 from offsim.policy.transfer import Transfer
 from offsim.record import Load
-from offsim.runtime import stages as module
+from offsim.runtime.devices import cpu as module
 from offsim.runtime.link import Bytes, Link
 from offsim.runtime.pipeline import Pipeline
 from offsim.runtime.store import ExpertStore
@@ -32,7 +34,7 @@ class Held(Link):
         self.begun.release()
         assert self.may.acquire(timeout=SOON_S)
 
-    def carry(self, parts: Sequence[Bytes]) -> Sequence[Bytes]:
+    def carry(self, parts: Sequence[Bytes]) -> tuple[Sequence[Bytes], None]:
         self._hold()
         return super().carry(parts)
 
@@ -234,21 +236,22 @@ def test_channels_carry_side_by_side(store: ExpertStore) -> None:
 def test_hosts_decode_side_by_side(
     tiny_model: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    bench = Bench(ExpertStore.of(tiny_model, codec_named("lossless"), 0.0), Transfer(decoders=2))
+    bench = Bench(ExpertStore.of(tiny_model, codec_named("sz3"), 2.0**-7), Transfer(decoders=2))
     both = threading.Barrier(2)
-    plain = ExpertBlob.decoded
+    plain, pools = DecodePool.decode, []
 
-    def together(blob: ExpertBlob, matrix: int) -> torch.Tensor:
-        if threading.current_thread().name == "offsim host decode" and not matrix:
-            both.wait(SOON_S)
-        return plain(blob, matrix)
+    def at_once(pool: DecodePool, *job: Any, **how: Any) -> list[torch.Tensor]:
+        pools.append(pool)
+        both.wait(SOON_S)
+        return plain(pool, *job, **how)
 
-    monkeypatch.setattr(ExpertBlob, "decoded", together)
+    monkeypatch.setattr(DecodePool, "decode", at_once)
     bench.link.may.release(2)
     for expert in range(2):
         bench.ask(expert)
     assert {bench.pipeline.wait().load.expert for _ in range(2)} == {0, 1}
     bench.close()
+    assert len(set(pools)) == 2
     for expert in range(2):
         assert torch.equal(bench.slots[expert], bench.weights(expert))
 

@@ -14,7 +14,7 @@ from offsim.model.generate import greedy_tokens
 from offsim.policy.policy import Policy
 from offsim.policy.transfer import Transfer
 from offsim.record import Load, metrics_of
-from offsim.runtime import ExpertStore, Run, check_transfer, run_offloaded
+from offsim.runtime import ExpertStore, Run, run_offloaded
 from offsim.runtime.arena import Arena
 from offsim.runtime.gates import Gates
 from offsim.simulate import simulate
@@ -195,8 +195,6 @@ def test_what_only_a_simulation_can_do_is_refused(raw: Made) -> None:
     policy = Policy(transfer=Transfer(chunk_bytes=1000, pipelined=True))
     with pytest.raises(InputError, match="pipelined transfers can only be simulated"):
         raw.run(policy)
-    with pytest.raises(InputError, match="more than one host decoder can only be simulated"):
-        check_transfer(Transfer(decoders=2), codec_named("sz3"))
     with pytest.raises(InputError, match="popularity needs a profile"):
         run_offloaded(raw.model, raw.store, Policy(prefetch="popularity"), PROMPTS, COUNT)
 

@@ -115,7 +115,7 @@ def test_a_failing_decode_ends_the_run_and_its_threads(
     def broken(*_: object, **__: object) -> None:
         raise CodecError("the stream is cut")
 
-    monkeypatch.setattr("offsim.runtime.stages.unpack", broken)
+    monkeypatch.setattr("offsim.runtime.devices.cpu.unpack", broken)
     with pytest.raises(RunError, match=r"loading expert \d of layer 0 failed: the stream is cut"):
         run_offloaded(tiny_model, store, Policy(), PROMPTS, COUNT)
     assert offsim_threads() == []

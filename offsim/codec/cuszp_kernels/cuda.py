@@ -123,7 +123,7 @@ def encode(values: torch.Tensor, bound: float, mode: str, stream: torch.cuda.Str
     _check_device(values, "values", stream)
     with on(stream):
         encoded, launches = plan_encode(values, bound, mode, stream)
-    _launch(launches, stream, values)
+    launch(launches, stream, values)
     return encoded
 
 
@@ -153,7 +153,7 @@ def decode(
     _check_device(out, "the output", stream)
     with on(stream):
         decoding, launches = plan_decode(payload, out, bound, mode, stream)
-    _launch(launches, stream, payload, out)
+    launch(launches, stream, payload, out)
     return decoding
 
 
@@ -174,7 +174,7 @@ def plan_encode(
         *places.plan(into, number),
         Launch(f"payloads_{kind}", places.grid, THREADS, (*what, *where)),
     ]
-    return Encoded(buffer, places.size, stream), [launch for launch in launches if launch.grid]
+    return Encoded(buffer, places.size, stream), [one for one in launches if one.grid]
 
 
 def plan_decode(
@@ -201,7 +201,7 @@ def plan_decode(
         Launch(f"decode_{kind}", places.grid, THREADS, (*what, *where)),
     ]
     decoding = Decoding(places.size, size, stream)
-    return decoding, [launch for launch in launches if launch.grid]
+    return decoding, [one for one in launches if one.grid]
 
 
 def kernel_names() -> tuple[str, ...]:
@@ -272,19 +272,39 @@ def _check_device(tensor: torch.Tensor, what: str, stream: torch.cuda.Stream) ->
         )
 
 
-def _launch(launches: Sequence[Launch], stream: torch.cuda.Stream, *used: torch.Tensor) -> None:
-    """Queue kernels on a stream, and keep torch from reusing what they use before they ran."""
-    cupy = _cupy()
+def launch(
+    launches: Sequence[Launch],
+    stream: torch.cuda.Stream,
+    *used: torch.Tensor,
+    cupy: Any = None,
+) -> None:
+    """Queue kernels on a stream, and keep torch from reusing what they use before they ran.
+
+    Args:
+        launches: of a plan whose memory is on the device of the stream.
+        stream: of torch.
+        used: tensors that nobody waits for before they are given back.
+        cupy: the module that launches; None for the one that is installed.
+
+    Raises:
+        InputError: CuPy is not installed.
+    """
+    cupy = cupy or installed_cupy()
     device = stream.device.index
     with cupy.cuda.Device(device), cupy.cuda.ExternalStream(stream.cuda_stream, device):
-        for launch in launches:
-            kernel = _kernel(launch.kernel, device)
-            kernel((launch.grid,), (launch.block,), launch.arguments)
+        for one in launches:
+            kernel = _kernel(cupy, one.kernel, device)
+            kernel((one.grid,), (one.block,), one.arguments)
     for tensor in used:
         tensor.record_stream(stream)
 
 
-def _cupy() -> Any:
+def installed_cupy() -> Any:
+    """CuPy.
+
+    Raises:
+        InputError: it is not installed.
+    """
     try:
         return importlib.import_module("cupy")
     except ImportError as error:
@@ -294,11 +314,11 @@ def _cupy() -> Any:
 
 
 @functools.cache
-def _module() -> Any:
-    return _cupy().RawModule(code=source(), options=("--std=c++17",))
+def _module(cupy: Any) -> Any:
+    return cupy.RawModule(code=source(), options=("--std=c++17",))
 
 
 @functools.cache
-def _kernel(name: str, device: int) -> Any:
+def _kernel(cupy: Any, name: str, device: int) -> Any:
     """Compiled by NVRTC for the current device, which is `device`; CuPy keeps it on disk."""
-    return _module().get_function(name)
+    return _module(cupy).get_function(name)
