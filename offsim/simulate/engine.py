@@ -60,8 +60,12 @@ class SimpyEngine:
 
     @property
     def quiet(self) -> bool:
-        """Whether nothing is on its way and nobody is waking up."""
-        return not self._live and all(s.free for st in self._stations for s in st.servers)
+        """Whether nothing is on its way, and nobody is waking up or has just stopped.
+
+        Who stopped in this instant serves what comes in it without a hand-over.
+        """
+        servers = (server for station in self._stations for server in station.servers)
+        return not self._live and all(server.free and not server.fresh for server in servers)
 
     def advance(self, plan: Plan) -> Clocks:
         """Go on with the steps of a plan."""

@@ -69,7 +69,8 @@ class Decided(NamedTuple):
         moved: [loads] key of what each brings.
         left: [loads] key of who leaves for it, or NONE.
         staged: [loads] whether it passes through without a slot.
-        dropped: [loads] the unused prefetch whose expert leaves for it, or NONE.
+        drops_to: see `Plan`.
+        drop: [drops] the unused prefetches whose experts leave, and one place to spare.
     """
 
     key: Ids
@@ -81,7 +82,8 @@ class Decided(NamedTuple):
     moved: Ids
     left: Ids
     staged: npt.NDArray[np.bool_]
-    dropped: Ids
+    drops_to: Ids
+    drop: Ids
 
 
 @compiled
@@ -306,11 +308,13 @@ def _bring(
 @compiled
 def _note(keys: Ids, decided: Decided, load: int, kept: bool, left: int) -> None:
     """Note who leaves for a load."""
+    drops = decided.drops_to[load - 1] & SURE if load else 0
     decided.left[load], decided.staged[load] = left, not kept
-    decided.dropped[load] = NONE
     if left != NONE:
-        decided.dropped[load] = keys[left * KEY + BRINGS]
+        decided.drop[drops] = keys[left * KEY + BRINGS]
+        drops += decided.drop[drops] != NONE
         keys[left * KEY + BRINGS] = NONE
+    decided.drops_to[load] = drops
 
 
 @compiled

@@ -21,7 +21,6 @@ from offsim.simulate.planner import check_durations
 from offsim.trace import DECODE, Trace
 
 NEVER = np.iinfo(np.int32).max
-NO_IDS = np.empty(0, np.int32)
 UNDECISIVE = {"codec", "bound", "bounds", "transfer"}
 """What of a policy decides nothing, unless a budget counts bytes."""
 _LAST: WeakKeyDictionary[Trace, tuple[Any, Trace | None, Decided]] = WeakKeyDictionary()
@@ -72,10 +71,6 @@ def fast_planned(
     before = np.empty((len(tokens), trace.layers), np.int32)
     before[:] = (later + size_of)[:, None]
     before[:, 0] = first + size_of
-    drop, drops_to = NO_IDS, np.zeros(len(decided.moved), np.int32)
-    if policy.prefetch != "none":
-        drops = decided.dropped != NONE
-        drop, drops_to = decided.dropped[drops], np.cumsum(drops, dtype=np.int32)
     plan = Plan(
         layers=trace.layers,
         first_load=0,
@@ -87,9 +82,9 @@ def fast_planned(
         load=decided.load,
         demands_to=decided.demands_to,
         loads_to=decided.loads_to,
-        kind=kind_of[decided.moved],
-        drops_to=drops_to,
-        drop=drop,
+        kind=kind_of.take(decided.moved),  # twice as fast as an index
+        drops_to=decided.drops_to,
+        drop=decided.drop,
         durations=np.rint(np.concatenate(seconds) * PS).astype(np.int64),
         kinds=kinds,
         recurs=True,
@@ -154,14 +149,16 @@ def decided_for(
     lookups = len(rows_to) * layers
     rooms = {"key": uses, "run": uses, "load": uses, "uses_to": lookups}
     rooms |= {"demands_to": lookups, "loads_to": lookups}
-    rooms |= dict.fromkeys(("moved", "left", "staged", "dropped"), loads + 1)
+    rooms |= dict.fromkeys(("moved", "left", "staged", "drops_to"), loads + 1)
+    rooms |= {"drop": len(asked.candidates) + 1}
     decided = Decided(
         **{n: np.empty(r, np.bool_ if n == "staged" else np.int32) for n, r in rooms.items()}
     )
     budget = UNLIMITED if policy.prefetch_bytes is None else policy.prefetch_bytes
     uses, loads = decide(asked, cache, keys.reshape(-1), pools, budget, decided)
     ends = dict.fromkeys(("key", "run", "load"), uses)
-    ends |= dict.fromkeys(("moved", "left", "staged", "dropped"), loads)
+    ends |= dict.fromkeys(("moved", "left", "staged", "drops_to"), loads)
+    ends |= {"drop": int(decided.drops_to[loads - 1]) if loads else 0}
     return decided._replace(**{name: getattr(decided, name)[:end] for name, end in ends.items()})
 
 

@@ -54,7 +54,8 @@ class State(NamedTuple):
         rows: [ROW a row] of loads.
         live: [rows] the loads on their path, oldest first; at the end FREE rows, the next to be
             taken first.
-        row_of: [loads] number of the row that each load took; by now it may be another's.
+        row_of: [loads] number of the row that each load took; by now it may be another's, as row 0
+            is where a load was remembered and took none.
     """
 
     st: Ints
@@ -93,7 +94,7 @@ def with_ids(state: State, loads: int) -> State:
     have = len(state.row_of)
     if loads <= have:
         return state
-    row_of = np.empty(max(loads, 2 * have), np.int32)
+    row_of = np.zeros(max(loads, 2 * have), np.int32)
     row_of[:have] = state.row_of
     return state._replace(row_of=row_of)
 

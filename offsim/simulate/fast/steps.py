@@ -12,7 +12,19 @@ from typing import NamedTuple
 from offsim.record.stall import split_ps
 from offsim.simulate.clock import Ints, coldness
 from offsim.simulate.fast.compiled import SURE, called, compiled
-from offsim.simulate.fast.memory import Memory, keep, key_of, place_of
+from offsim.simulate.fast.memory import (
+    DURATION,
+    IDLE,
+    LATE,
+    STALL,
+    WHAT,
+    Memory,
+    drops_before,
+    keep,
+    key_of,
+    pays,
+    place_of,
+)
 from offsim.simulate.fast.state import (
     ACTIVE,
     AHEAD,
@@ -102,25 +114,15 @@ def run_steps(
         catch_up(st, rows, live)
         pause(st, rows, live, max(0, plan.begin[step] - st[NOW]))
         clocks.start[step] = st[NOW]
-        stall = clocks.stall[step]
+        ahead = first_load  # from here on loads are fetched ahead, once the layer before is done
         for _ in range(plan.layers):
-            work(st, rows, live, plan.durations[plan.before[lookup] & SURE] + st[COLD])
-            place, key = NONE, 0
-            if len(memory.keys) and quiet(st):
-                last_use, last_load = plan.uses_to[lookup], plan.loads_to[lookup]
-                key = key_of(memory, plan, first_use, last_use, first_load, last_load)
-                place = place_of(memory, key)
-            if place != NONE and memory.keys[place] == key:
-                idle = as_before(st, memory, place, stall)
-            else:
-                since = st[NOW] + st[AHEAD]
-                for part in range(len(stall)):
-                    scratch.stall[part] = stall[part]
-                idle = experts(plan, s, clocks, step, lookup, first_use, first_load, scratch)
-                if place != NONE:
-                    catch_up(st, rows, live)
-                    if quiet(st):
-                        keep(memory, place, key, st[NOW] - since, idle, scratch.stall, stall)
+            dense = plan.durations[plan.before[lookup] & SURE] + st[COLD]
+            if ahead == first_load:
+                work(st, rows, live, dense)
+                dense = 0
+            idle = layer(
+                plan, s, clocks, memory, scratch, step, lookup, first_use, ahead, first_load, dense
+            )
             if idle or st[COLD]:
                 st[COLD] = cold_after(
                     st[COLD],
@@ -129,8 +131,10 @@ def run_steps(
                     machine.cooling_extra,
                     machine.still_cold,
                 )
-            first_use, first_load = plan.uses_to[lookup], plan.loads_to[lookup]
+            first_use, ahead = plan.uses_to[lookup], plan.demands_to[lookup]
+            first_load = plan.loads_to[lookup]
             lookup = lookup + 1 & SURE
+        fetch_ahead(plan, s, ahead, first_load)
         work(st, rows, live, plan.durations[plan.head[step]] + st[COLD])
         clocks.end[step] = st[NOW] + st[AHEAD]
     catch_up(st, rows, live)
@@ -139,19 +143,73 @@ def run_steps(
 
 @compiled
 def quiet(st: Ints) -> bool:
-    """Whether nothing is on its way and nobody is waking up."""
-    return st[ACTIVE] == 0 and st[LIVE] == 0
+    """Whether nothing is on its way and nobody is waking up, or stopped in this instant."""
+    return st[ACTIVE] == 0 and st[LIVE] == 0 and st[POKED] == 0
 
 
 @compiled
-def as_before(st: Ints, memory: Memory, place: int, stall: Ints) -> int:
+def layer(
+    plan: Plan,
+    s: State,
+    clocks: Clocks,
+    memory: Memory,
+    scratch: Scratch,
+    step: int,
+    lookup: int,
+    first_use: int,
+    ahead: int,
+    first_load: int,
+    dense: int,
+) -> int:
+    """One layer, with what is fetched ahead before it; returns how long compute stood idle, ps."""
+    st, rows, live = s.st, s.rows, s.live
+    stall = clocks.stall[step]
+    place, key = NONE, 0
+    if pays(memory, lookup):
+        catch_up(st, rows, live)
+        if quiet(st):
+            last_use, then = plan.uses_to[lookup], plan.demands_to[lookup]
+            key = key_of(memory, plan, first_use, last_use, ahead, first_load, then)
+            place = place_of(memory, key, dense)
+    if place != NONE and memory.kept[place & SURE, WHAT] == key:
+        return as_before(st, memory, place, clocks.late, stall, step)
+    memory.counts[1] += 1
+    since, late = st[NOW] + st[AHEAD], clocks.late[step]
+    for part in range(len(stall)):
+        scratch.stall[part] = stall[part]
+    fetch_ahead(plan, s, ahead, first_load)
+    work(st, rows, live, dense)
+    idle = experts(plan, s, clocks, step, lookup, first_use, first_load, scratch)
+    if place != NONE:
+        catch_up(st, rows, live)
+        if quiet(st):
+            took, late = st[NOW] - since, clocks.late[step] - late
+            keep(memory, place, key, dense, took, idle, late, scratch.stall, stall)
+    return idle
+
+
+@compiled
+def as_before(st: Ints, memory: Memory, place: int, lates: Ints, stall: Ints, step: int) -> int:
     """A layer goes as one before it did; returns how long compute stood idle, ps."""
-    st[NOW] += memory.went[place, 0]
-    idle: int = memory.went[place, 1]
+    kept = memory.kept
+    place &= SURE
+    st[NOW] += kept[place, DURATION]
+    idle: int = kept[place, IDLE]
+    if kept[place, LATE]:
+        lates[step] += kept[place, LATE]
     if idle:
         for part in range(len(stall)):
-            stall[part] += memory.went[place, 2 + part]
+            stall[part] += kept[place, STALL + part]
     return idle
+
+
+@compiled
+def fetch_ahead(plan: Plan, s: State, first: int, last: int) -> None:
+    """Ask for what is fetched ahead once a layer is done."""
+    for load in range(first, last):
+        work(s.st, s.rows, s.live, s.st[SUBMIT])
+        drop_for(plan, s, load, load + 1)
+        ask_for(plan, s, load, False)
 
 
 @compiled
@@ -168,7 +226,7 @@ def experts(
     """The experts of one layer; returns how long compute stood idle, ps."""
     st, rows, live = s.st, s.rows, s.live
     awaited, last_use = scratch.awaited, plan.uses_to[lookup]
-    then, last_load = plan.demands_to[lookup], plan.loads_to[lookup]
+    then = plan.demands_to[lookup]
     drop_for(plan, s, first_load, then)
     waiting = to_await(plan, s, first_use, last_use, first_load, awaited)
     clocks.late[step] += waiting - (then - first_load)
@@ -201,10 +259,6 @@ def experts(
         for later in range(nth, waiting):
             awaited[later], scratch.loads[later] = awaited[later + 1], scratch.loads[later + 1]
         work(st, rows, live, plan.durations[plan.run[use] & SURE])
-    for load in range(then, last_load):
-        work(st, rows, live, st[SUBMIT])
-        drop_for(plan, s, load, load + 1)
-        ask_for(plan, s, load, False)
     return idle
 
 
@@ -257,9 +311,7 @@ def note_wait(
 @compiled
 def drop_for(plan: Plan, s: State, first: int, last: int) -> None:
     """Give up the prefetches whose places these loads take."""
-    for nth in range(
-        plan.drops_to[first - 1] if first else 0, plan.drops_to[last - 1] if last else 0
-    ):
+    for nth in range(drops_before(plan, first), drops_before(plan, last)):
         catch_up(s.st, s.rows, s.live)
         row = int(s.row_of[plan.drop[nth]]) * ROW & SURE
         if s.rows[row + NUMBER] == plan.drop[nth] and s.rows[row + READY] == NONE:
@@ -284,7 +336,7 @@ def ask_for(plan: Plan, s: State, load: int, urgent: bool) -> None:
 @compiled
 def work(st: Ints, rows: Ints, live: Ints, duration: int) -> None:
     """Compute works for `duration` ps if undisturbed; what takes nothing is over at once."""
-    if quiet(st) and not st[POKED]:  # nobody is there
+    if quiet(st):  # nobody is there
         st[NOW] += duration
     elif not st[CONTENDED]:
         st[AHEAD] += duration

@@ -34,9 +34,9 @@ def machines(draw: st.DrawFn) -> Machine:
 
 
 @st.composite
-def kinds(draw: st.DrawFn) -> Kinds:
+def kinds(draw: st.DrawFn, most: int = 4) -> Kinds:
     """Some kinds of loads; each has something on its path."""
-    count = draw(st.integers(1, 4))
+    count = draw(st.integers(1, most))
     durations = st.sampled_from([0, 1, 5, 10, 20, 37])
     stages = np.array([[draw(durations) for _ in STAGES] for _ in range(count)])
     chunks = np.array([draw(st.sampled_from([1, 1, 2, 3, 7])) for _ in range(count)])
@@ -47,16 +47,23 @@ def kinds(draw: st.DrawFn) -> Kinds:
 
 
 @st.composite
-def plans(draw: st.DrawFn, count: int = 1) -> list[Plan]:
-    """Plans that go on from each other, with demands, prefetches, uses of both, and drops."""
-    layers = draw(st.integers(1, 3))
-    table = draw(kinds())
-    durations = np.array(draw(st.lists(st.integers(0, 25), min_size=1, max_size=4)))
+def plans(draw: st.DrawFn, count: int = 1, *, alike: bool = False) -> list[Plan]:
+    """Plans that go on from each other, with demands, prefetches, uses of both, and drops.
+
+    Where layers are alike, many go as one before them: there are few kinds and durations, time
+    for loads to arrive, and something is fetched ahead before each layer but the first of a step.
+    """
+    layers = draw(st.integers(20, 60) if alike else st.integers(1, 3))
+    many = 2 if alike else 3
+    table = draw(kinds(2 if alike else 4))
+    each, most = (st.integers(50, 400), 2) if alike else (st.integers(0, 25), 4)
+    durations = np.array(draw(st.lists(each, min_size=1, max_size=most)))
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     pending: list[int] = []
     made, first_load, now = [], 0, 0
     for _ in range(count):
-        steps, ahead = draw(st.integers(1, 5)), draw(st.booleans())
+        steps = draw(st.integers(1, 2 if alike else 5))
+        ahead = alike or draw(st.booleans())
         columns: dict[str, list[int]] = {name: [] for name in Plan._fields}
         loads = first_load
         for _ in range(steps):
@@ -66,21 +73,22 @@ def plans(draw: st.DrawFn, count: int = 1) -> list[Plan]:
             for _ in range(layers):
                 columns["before"].append(int(rng.integers(len(durations))))
                 uses = []
-                for _ in range(int(rng.integers(0, 3))):
+                for _ in range(int(rng.integers(0, many))):
                     uses.append(loads)
                     _load(columns, table, pending, rng)
                     loads += 1
                 columns["demands_to"].append(len(columns["kind"]))
                 while pending and rng.random() < 0.5:
                     uses.append(pending.pop(int(rng.integers(len(pending)))))
-                uses += [NONE] * int(rng.integers(0, 3))
+                uses += [NONE] * int(rng.integers(0, many))
                 demands = [use for use in uses if use >= first_load + 0]
                 order = rng.permutation(len(uses))
                 shuffled = [uses[at] for at in order]
                 columns["load"] += _demands_in_order(shuffled, demands)
-                columns["run"] += rng.integers(len(durations), size=len(uses)).tolist()
+                kept = 1 if alike else len(durations)
+                columns["run"] += rng.integers(kept, size=len(uses)).tolist()
                 columns["uses_to"].append(len(columns["run"]))
-                for _ in range(int(rng.integers(0, 3)) if ahead else 0):
+                for _ in range(int(rng.integers(alike, 3)) if ahead else 0):
                     _load(columns, table, pending, rng)
                     pending.append(loads)
                     loads += 1

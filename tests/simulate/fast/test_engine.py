@@ -1,12 +1,14 @@
 """The two engines agree to the last bit."""
 
 import numpy as np
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from offsim.simulate.clock import UNDISTURBED
 from offsim.simulate.engine import SimpyEngine
 from offsim.simulate.fast import FastEngine
-from offsim.simulate.plan import Machine, Plan
+from offsim.simulate.plan import Kinds, Machine, Plan
 from tests.simulate.fast.scenarios import machines, plans
 
 
@@ -36,3 +38,57 @@ def test_what_is_remembered_is_what_would_have_happened(
     forgotten = engine(machine, events=False).advance(plan._replace(recurs=False))
     for name in remembered._fields:
         np.testing.assert_array_equal(getattr(remembered, name), getattr(forgotten, name))
+
+
+def test_layers_with_prefetches_are_found_again() -> None:
+    """SimPy remembers none of them: it goes through each."""
+    found = lookups = 0
+
+    @settings(max_examples=100, deadline=None, derandomize=True)
+    @given(machines(), st.integers(1, 2).flatmap(lambda count: plans(count, alike=True)))
+    def check(machine: Machine, parts: list[Plan]) -> None:
+        nonlocal found, lookups
+        simpy, fast = SimpyEngine(machine, events=False), FastEngine(machine, events=False)
+        for part in parts:
+            before = fast.found
+            expected, clocks = simpy.advance(part), fast.advance(part)
+            for name in expected._fields:
+                np.testing.assert_array_equal(getattr(clocks, name), getattr(expected, name), name)
+            lookups += len(part.before) - part.steps
+            # Of these at most so many begin a step, and then with nothing fetched ahead.
+            found += max(0, fast.found - before - part.steps)
+
+    check()
+    assert found > 0.1 * lookups
+
+
+@pytest.mark.parametrize("engine", [SimpyEngine, FastEngine])
+def test_nothing_is_remembered_of_a_server_that_stopped_in_this_instant(
+    engine: type[SimpyEngine | FastEngine],
+) -> None:
+    """It serves the next load without a hand-over, so that such a layer goes faster."""
+    none, loads = np.zeros(4, np.int32), np.arange(4, dtype=np.int32)
+    plan = Plan(
+        layers=1,
+        first_load=0,
+        begin=np.zeros(4, np.int64),
+        head=none,
+        before=none,
+        uses_to=loads + 1,
+        run=none,
+        load=loads,
+        demands_to=loads + 1,
+        loads_to=loads + 1,
+        kind=none,
+        drops_to=none,
+        drop=none[:0],
+        durations=np.zeros(1, np.int64),
+        kinds=Kinds.of(np.array([[0, 0, 0, 10, 0]]), np.ones(1, np.int64), np.array([100])),
+        recurs=True,
+    )
+    stages, nothing = np.ones(5, np.int64), np.zeros(1, np.int64)
+    machine = Machine(
+        0, 0, 5 * stages, stages, 4, UNDISTURBED, UNDISTURBED, False, nothing, nothing, 0.0
+    )
+    clocks = engine(machine, events=False).advance(plan)
+    assert clocks.end.tolist() == [15, 25, 35, 45]
