@@ -13,12 +13,15 @@ from offsim.cli import (
     codecs,
     curve,
     doctor,
+    evaluate,
     explain,
     fidelity,
     profile,
     replay,
     report,
     run,
+    selftest,
+    sensitivity,
     serve,
     simulate,
     study,
@@ -37,7 +40,7 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
-app.command("study")(study.study)
+app.add_typer(study.app, name="study")
 app.command("calibrate")(calibrate.calibrate)
 trace.app.command("replay")(replay.replay)
 trace.app.command("curve")(curve.curve)
@@ -50,10 +53,13 @@ app.command("serve")(serve.serve)
 app.command("explain")(explain.explain)
 app.command("breakeven")(breakeven.breakeven)
 app.command("run")(run.run)
+app.command("evaluate")(evaluate.evaluate)
 app.command("check")(check.check)
 app.command("fidelity")(fidelity.fidelity)
+app.command("sensitivity")(sensitivity.sensitivity)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
+app.command("selftest")(selftest.selftest)
 
 
 def _version(wanted: bool) -> None:

@@ -1,14 +1,19 @@
-"""`offsim study`: the whole loop on the embedded model."""
+"""`offsim study`: the whole loop on the embedded model; `offsim study paper` is beside it."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from offsim.cli import display, options
+from offsim.cli import display, options, paper
+
+app = typer.Typer()
+app.command("paper")(paper.paper)
 
 
+@app.callback(invoke_without_command=True)
 def study(
+    context: typer.Context,
     out: Annotated[Path, typer.Option(help="Folder for the report and every table.")] = Path("out"),
     quick: Annotated[bool, typer.Option("--quick", help="Fewer tokens, runs and items.")] = False,
     as_json: options.Json = False,
@@ -19,8 +24,17 @@ def study(
 
     Example: offsim study --out out
     """
+    from offsim.errors import InputError
     from offsim.files import check_writable
 
+    if context.invoked_subcommand is not None:
+        if given := [name for name in context.params if _is_given(context, name)]:
+            name = {"as_json": "json"}.get(given[0], given[0])
+            raise InputError(
+                f"--{name} stands before {context.invoked_subcommand}; write it after "
+                f"{context.invoked_subcommand}"
+            )
+        return
     check_writable(out)
     with display.progress() as tell:
         tell("starting", 0.0)
@@ -40,3 +54,9 @@ def study(
 
     show_comparison(pd.read_csv(out / "check.csv"), facts)
     typer.echo(f"report: {page}")
+
+
+def _is_given(context: typer.Context, name: str) -> bool:
+    """Whether an option is on the command line."""
+    source = context.get_parameter_source(name)
+    return source is not None and source.name == "COMMANDLINE"

@@ -184,7 +184,13 @@ COMMANDS = (
     "trace synth",
     "trace replay",
     "trace curve",
+    "trace cut",
     "doctor",
+    "evaluate",
+    "fidelity",
+    "selftest",
+    "sensitivity",
+    "study paper",
 )
 
 
