@@ -69,11 +69,16 @@ class InnerRun(_Strict):
         prefill: [rounds][prompt passes] measured over predicted duration of each, a factor, in the
             order of the run; as many in each of two rounds or more.
         decode: [rounds][decode steps] the same.
+        storage: codec and bound of the policy, as `Policy.storage` has them; None in a file of
+            before they were noted.
+        slots: of the policy; None likewise.
     """
 
     run: str
     prefill: list[Numbers]
     decode: list[Numbers] = Field(min_length=2)
+    storage: str | None = None
+    slots: int | None = Field(default=None, ge=0)
 
     @model_validator(mode="after")
     def _rounds_are_alike(self) -> Self:

@@ -68,7 +68,13 @@ def inner_run(inner: Inner, calibrations: Sequence[Calibration]) -> InnerRun:
         # The requests of a trace are not all as long, and other rounds draw others.
         shortest = min(len(by_phase[phase]) for by_phase in factors)
         rows[phase] = [tuple(by_phase[phase][:shortest]) for by_phase in factors]
-    return InnerRun(run=str(inner), prefill=rows[PREFILL], decode=rows[DECODE])
+    return InnerRun(
+        run=str(inner),
+        prefill=rows[PREFILL],
+        decode=rows[DECODE],
+        storage=inner.policy.storage,
+        slots=inner.policy.slots,
+    )
 
 
 def _factors(run: Run, inner: Inner, calibration: Calibration) -> dict[int, list[float]]:

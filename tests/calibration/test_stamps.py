@@ -1,7 +1,8 @@
 import pytest
 
-from offsim.calibration.schema import CoolingPoint
+from offsim.calibration.schema import CoolingPoint, SizedFigure
 from offsim.calibration.stamps import (
+    adding_up,
     coldness,
     compute_figures,
     foresight_figures,
@@ -13,6 +14,8 @@ from offsim.policy.cache import Decision
 from offsim.record import Load, RunRecord, Span, StepRecord, Wait
 from offsim.record.times import LayerTimes, StepTimes
 from tests.builders import figure
+
+PARTS = ("first", "dense", "head", "dispatch", "expert")
 
 
 def resident_step(start: float) -> StepTimes:
@@ -64,6 +67,44 @@ def test_compute_is_taken_apart() -> None:
     }
     assert [p.idle_s for p in made.cooling] == pytest.approx([2, 8])
     assert [p.extra.value for p in made.cooling] == pytest.approx([0.25, 0.5])
+
+
+def interrupted(number: int) -> StepTimes:
+    """A step of single tokens in which the first part, the dense one or the head takes 10 more."""
+    step, part = resident_step(50.0 * number), number % 3
+    for layer in step.layers[0 if part == 0 else 1 if part == 1 else 2 :]:
+        layer.enter, layer.asked, layer.leave = (
+            time + 10 for time in (layer.enter, layer.asked, layer.leave)
+        )
+        layer.experts = [(tokens, start + 10, end + 10) for tokens, start, end in layer.experts]
+    step.end += 10
+    return step
+
+
+def test_parts_that_are_interrupted_in_turn_add_up_to_whole_steps() -> None:
+    """The centre of each part is that of two steps in three; of each step a part takes 10 more."""
+    steps = [interrupted(number) for number in range(12)]
+    centres = {"first": 5.0, "dense": 3.0, "dispatch": 1.0, "expert": 2.0, "head": 4.0}
+    made = adding_up({name: sized(value) for name, value in centres.items()}, steps, 0.0)
+    whole = steps[0].end - steps[0].start
+    added = sum(made[name][0].seconds.value for name in ("first", "dense", "head"))
+    added += 2 * made["dispatch"][0].seconds.value + 4 * made["expert"][0].seconds.value
+    assert added == pytest.approx(whole) == pytest.approx(32)
+
+
+def test_prompts_are_scaled_by_prompts_and_steps_that_load_by_nothing() -> None:
+    slow = resident_step(0.0)
+    slow.tokens, slow.end = 8, slow.end + 22
+    loading = missing_step(0.0, 8, 1)[1]
+    parts = {name: [*sized(1.0), SizedFigure(size=8, seconds=figure(2.0))] for name in PARTS}
+    made = adding_up(parts, [slow, loading], 0.0)
+    assert {name: [one.seconds.value for one in table] for name, table in made.items()} == {
+        name: [1.0, pytest.approx(2 * 44 / 12)] for name in PARTS
+    }
+
+
+def sized(seconds: float) -> list[SizedFigure]:
+    return [SizedFigure(size=1, seconds=figure(seconds))]
 
 
 def test_attention_is_what_dense_parts_take_longer_by_context() -> None:
