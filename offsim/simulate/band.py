@@ -81,21 +81,44 @@ def band(
     """
     if calibration.replicates is None or not calibration.inner_runs:
         return {}
+    inner_runs = alike(calibration.inner_runs, policy.slots, calibration.model.experts)
     rng = np.random.default_rng(seed)
     drawn: dict[str, list[float]] = {name: [] for name in BANDED}
     for number in range(calibration.replicates.count):
         machine = replicate(calibration, number)
         outcome = outcome_of(trace, policy, machine, link_bytes_per_s, profile)
         table = outcome.table()
-        for factors in _factors(calibration.inner_runs, table, repeats, rng):
+        for factors in _factors(inner_runs, table, repeats, rng):
             for name, value in _metrics(table, factors, outcome.label).items():
                 drawn[name].append(value)
-    wider = widening(len(calibration.inner_runs[0].decode), level)
+    wider = widening(len(inner_runs[0].decode), level)
     return {
         name: _between(np.array(values), level, wider)
         for name, values in drawn.items()
         if np.isfinite(values).all()  # a request of one token has no TPOT
     }
+
+
+def alike(runs: list[InnerRun], slots: int, experts: int) -> list[InnerRun]:
+    """The runs that kept experts as a policy does: none of them, some, or all.
+
+    A run that loads everything, or nothing, is predicted more or less well than one that keeps
+    some, for reasons of its own: its slots are warmer, or its loads never wait.
+
+    Args:
+        runs: of the calibration.
+        slots: of the policy.
+        experts: of a layer.
+
+    Returns:
+        All runs where none is known to be like that.
+    """
+
+    def kind(kept: int) -> int:
+        return int(kept > 0) + int(kept >= experts)
+
+    same = [run for run in runs if run.slots is not None and kind(run.slots) == kind(slots)]
+    return same or runs
 
 
 def widening(rounds: int, level: float) -> float:

@@ -6,7 +6,7 @@ from offsim.calibration.schema import Calibration
 from offsim.calibration.uncertainty import InnerRun
 from offsim.policy.policy import Policy
 from offsim.simulate import predict
-from offsim.simulate.band import BANDED, Interval, band, widening
+from offsim.simulate.band import BANDED, Interval, alike, band, widening
 from offsim.trace import PREFILL, Trace
 from offsim.trace.cut import cut, joined
 from tests.builders import TOY, calibration
@@ -46,6 +46,23 @@ def test_other_calibrations_widen_it() -> None:
         assert found[name].low == pytest.approx(value / end, rel=1e-4)
         assert found[name].high == pytest.approx(value * end, rel=1e-4)
     assert found["tokens_per_s"].low == pytest.approx(alone.tokens_per_s / end, rel=1e-4)
+
+
+def test_runs_that_kept_as_much_are_taken() -> None:
+    kept = {n: EVEN.model_copy(update={"slots": n}) for n in (0, 2, 4)}
+    runs = list(kept.values())
+    for slots, like in ((0, 0), (1, 2), (3, 2), (4, 4), (9, 4)):
+        assert alike(runs, slots, 4) == [kept[like]]
+    assert alike(runs[:2], 4, 4) == runs[:2], "there is none that kept all"
+    assert alike([EVEN], 2, 4) == [EVEN], "a file of before slots were noted"
+
+
+def test_a_band_is_made_of_the_runs_that_are_alike() -> None:
+    slow = InnerRun(run="raw", prefill=[(2.0,)] * 4, decode=[(2.0,)] * 4, slots=0)
+    same = EVEN.model_copy(update={"slots": 2})
+    found = band(TOY, POLICY, uncertain(slow, same), 500.0)
+    assert found == band(TOY, POLICY, uncertain(same), 500.0)
+    assert found != band(TOY, POLICY, uncertain(slow, EVEN), 500.0)
 
 
 def test_few_rounds_say_little() -> None:
