@@ -101,8 +101,11 @@ def with_ids(state: State, loads: int) -> State:
 
 def with_rows(state: State, free: int) -> State:
     """The same state with at least so many free rows."""
+    lacking = free - int(state.st[FREE])
+    if lacking <= 0:
+        return state
     have = len(state.live)
-    more = max(free - int(state.st[FREE]), have)
+    more = max(lacking, have)
     state.st[FREE] += more
     rows = np.empty((more, ROW), np.int64)
     rows[:, NUMBER] = NONE
