@@ -2,10 +2,8 @@
 
 import base64
 from dataclasses import dataclass
-from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, StrictUndefined
 from matplotlib.figure import Figure
 
 from offsim.files import replacing, write_text
@@ -22,6 +20,7 @@ from offsim.report.findings import answer, cautions
 from offsim.report.heatmaps import accuracy_figure, trace_figure
 from offsim.report.rate_distortion import rate_distortion_figure
 from offsim.report.style import png
+from offsim.report.templates import style_sheet, template_named
 
 PAGE = "report.html"
 """Name of the page in the study's folder."""
@@ -86,18 +85,8 @@ def _figures(data: StudyData) -> dict[str, Figure]:
 
 def _html(data: StudyData, pictures: dict[str, Picture]) -> str:
     """The page; every value is escaped, only the package's own style sheet is not."""
-    package = files("offsim.report")
-    environment = Environment(
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    template = environment.from_string((package / "report.html").read_text(encoding="utf-8"))
-    css = (package / "report.css").read_text(encoding="utf-8")
-    return template.render(
-        css=css,
+    return template_named("report.html").render(
+        css=style_sheet(),
         summary=data.summary,
         answer=answer(data),
         cautions=cautions(data),

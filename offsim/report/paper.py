@@ -3,10 +3,8 @@
 import base64
 import io
 from collections.abc import Callable
-from importlib.resources import files
 from pathlib import Path
 
-from jinja2 import Environment, PackageLoader, StrictUndefined
 from matplotlib.figure import Figure
 from PIL import Image
 
@@ -23,6 +21,7 @@ from offsim.report.paper_figures import (
 )
 from offsim.report.paper_findings import answer, beyond, missing
 from offsim.report.style import png
+from offsim.report.templates import style_sheet, template_named
 from offsim.study.paper.design import PARTS
 from offsim.study.paper.numbers import BASELINES
 
@@ -82,18 +81,9 @@ def _small(image: bytes) -> bytes:
 
 def _html(data: PaperData, pictures: dict[str, Picture | None]) -> str:
     """The page; every value is escaped, only the package's own style sheet is not."""
-    environment = Environment(
-        loader=PackageLoader("offsim.report", ""),
-        autoescape=True,
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-        keep_trailing_newline=True,
-    )
-    css = (files("offsim.report") / "report.css").read_text(encoding="utf-8")
     measured = [part for part in PARTS if part in set(data.cells["part"])]
-    return environment.get_template("paper.html").render(
-        css=css,
+    return template_named("paper.html").render(
+        css=style_sheet(),
         summary=data.summary,
         answer=answer(data),
         beyond=beyond(data),
