@@ -1,6 +1,6 @@
 """The experts of a model: where they are, how large they are, what they compute."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol, cast
 
@@ -40,6 +40,24 @@ class ExpertShape:
     def bytes(self) -> int:
         """Bytes of one expert in its stored dtype."""
         return self.values * self.dtype_bytes
+
+
+class Experts(Protocol):
+    """Where the weights of experts come from.
+
+    Attributes:
+        shape: of them.
+    """
+
+    @property
+    def shape(self) -> ExpertShape:
+        """Of them."""
+
+    def identity(self, layer: int, expert: int) -> Hashable:
+        """What two experts have in common whose weights are the same."""
+
+    def matrices(self, layer: int, expert: int) -> Sequence[torch.Tensor]:
+        """Gate [width, hidden], up [width, hidden] and down [hidden, width], in stored dtype."""
 
 
 class ExpertsModule(Protocol):

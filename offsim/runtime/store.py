@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Hashable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Protocol
+from typing import Any
 
 import torch
 from transformers import PreTrainedModel
@@ -11,27 +11,9 @@ from offsim.codec import Codec, codec_named
 from offsim.codec.bounded import largest_error
 from offsim.codec.expert import ExpertBlob, encode_expert
 from offsim.errors import InputError
-from offsim.model.experts import ExpertShape, expert_modules, matrices_of, shape_of
+from offsim.model.experts import Experts, ExpertShape, expert_modules, matrices_of, shape_of
 from offsim.policy.bounds import Bounds
 from offsim.policy.policy import Policy
-
-
-class Experts(Protocol):
-    """Where the weights of experts come from.
-
-    Attributes:
-        shape: of them.
-    """
-
-    @property
-    def shape(self) -> ExpertShape:
-        """Of them."""
-
-    def identity(self, layer: int, expert: int) -> Hashable:
-        """What two experts have in common whose weights are the same."""
-
-    def matrices(self, layer: int, expert: int) -> Sequence[torch.Tensor]:
-        """Gate [width, hidden], up [width, hidden] and down [hidden, width], in stored dtype."""
 
 
 @dataclass(frozen=True)
