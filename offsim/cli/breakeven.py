@@ -59,9 +59,7 @@ def breakeven(
     asked = _asked(codec or [], bounds)
     if figure is not None:
         check_writable(figure.parent)
-    case = case_of(
-        load_trace(trace), calibration, policy, link, loading.profile, placement.host_tokens
-    )
+    case = case_of(load_trace(trace), calibration, policy, link, loading.profile, placement)
     with display.progress(as_json) as tell:
         found = breakevens(case, asked, tell)
         if figure is not None:

@@ -7,7 +7,7 @@ import typer
 from offsim.calibration.schema import Calibration
 from offsim.cli import display
 from offsim.cli.groups import Loading, Placement, Storage
-from offsim.cli.placement import placing, with_auto
+from offsim.cli.placement import placing, with_auto, with_memory
 from offsim.cli.policies import link_speed, moving, policy_of, prefetching, resolved
 from offsim.files import read_yaml
 from offsim.policy.policy import Policy
@@ -19,7 +19,7 @@ from offsim.trace import Trace, load_trace
 
 
 def asked_policy(storage: Storage, loading: Loading, placement: Placement | None = None) -> Policy:
-    """The policy of the options; `auto` of `--host-tokens` is left for `case_of`.
+    """The policy of the options; device memory and `auto` host tokens are left for `case_of`.
 
     Raises:
         InputError: a value that cannot be, or one that nothing heeds.
@@ -53,7 +53,7 @@ def case_of(
     policy: Policy,
     link: str,
     profile: Path | None,
-    host_tokens: str,
+    placement: Placement,
 ) -> Case:
     """Read a calibration and a profile; a note on stderr where the trace is of another codec.
 
@@ -63,17 +63,18 @@ def case_of(
         policy: of `asked_policy`.
         link: as the option has it.
         profile: trace file that the policy learns from, or None.
-        host_tokens: as the option has it.
+        placement: `auto` of its --host-tokens and its --device-memory become numbers.
 
     Raises:
         InputError: a file is not what it should be, trace and calibration are of different shapes,
-            the codec and bound were not calibrated, the link is no speed, or the host cannot
-            compute.
+            the codec and bound were not calibrated, the link is no speed, the host cannot
+            compute, or the device memory has no room.
     """
     speed = link_speed(link)
     known = load_trace(profile) if profile is not None else None
     figures = read_yaml(calibration, Calibration)
     check_shapes(trace, figures)
+    policy = with_memory(policy, placement.device_memory, figures.model)
     stored(figures, policy)  # refuses what was not calibrated before anything is said
     if (trace.info.codec, trace.info.bound) not in {("raw", 0.0), policy.key}:
         typer.echo(
@@ -82,6 +83,6 @@ def case_of(
             err=True,
         )
     pace = resolved(speed, lambda: layer_s(figures), figures.model.expert_bytes)
-    policy = with_auto(policy, host_tokens, figures, pace)
+    policy = with_auto(policy, placement.host_tokens, figures, pace)
     display.note_compiling()
     return Case(trace, policy, figures, pace, known)

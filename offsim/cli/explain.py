@@ -44,9 +44,7 @@ def explain(
     policy = asked_policy(storage, loading, placement)
     if figure is not None:
         check_writable(figure.parent)
-    case = case_of(
-        load_trace(trace), calibration, policy, link, loading.profile, placement.host_tokens
-    )
+    case = case_of(load_trace(trace), calibration, policy, link, loading.profile, placement)
     with display.progress(as_json) as tell:
         found = explained(case, tell)
         if figure is not None:

@@ -124,6 +124,14 @@ class KeepName(StrEnum):
 class Placement:
     """Where experts are."""
 
+    device_memory: Annotated[
+        str | None,
+        typer.Option(
+            help="Device memory for experts in their stored dtype, such as 3000MiB, in place of "
+            "--slots: as many whole slots as fit, the same for each layer.",
+            rich_help_panel=PLACEMENT,
+        ),
+    ] = None
     host_memory: Annotated[
         str | None,
         typer.Option(

@@ -10,9 +10,10 @@ from offsim.files import first_problem
 from offsim.policy.policy import Policy
 
 if TYPE_CHECKING:
-    from offsim.calibration.schema import Calibration
+    from offsim.calibration.schema import Calibration, ModelFacts
 
 AUTO = "auto"
+MIB = 1 << 20
 
 
 def placing(policy: Policy, host_memory: str | None, host_tokens: str, keep: str) -> Policy:
@@ -36,6 +37,29 @@ def placing(policy: Policy, host_memory: str | None, host_tokens: str, keep: str
         return Policy(**{**dict(policy), **asked})
     except ValidationError as error:
         raise InputError(f"policy: {first_problem(error)}") from error
+
+
+def with_memory(policy: Policy, device_memory: str | None, facts: "ModelFacts") -> Policy:
+    """The policy with as many slots as fit into device memory, where that was given.
+
+    Args:
+        policy: any.
+        device_memory: such as `3000MiB`; None: it has its slots already.
+        facts: of the model.
+
+    Raises:
+        InputError: no size, or less than an expert of each layer takes.
+    """
+    if device_memory is None:
+        return policy
+    layer = facts.layers * facts.expert_bytes
+    slots = size_of(device_memory, "--device-memory") // layer
+    if not slots:
+        raise InputError(
+            f"--device-memory {device_memory} has no room for one expert of each layer, which take "
+            f"{layer / MIB:.4g} MiB; give at least that, or --slots 0"
+        )
+    return policy.model_copy(update={"slots": min(slots, facts.experts)})
 
 
 def with_auto(

@@ -49,6 +49,7 @@ def run(
 
     Example: offsim run --codec cuszp --bound 0.0078125 --slots 4 --link 60 --prefetch gate
     """
+    from offsim.cli.placement import with_memory
     from offsim.cli.policies import Pace, described, link_speed, resolved
     from offsim.policy.decider import live_decider
     from offsim.policy.tiers import Sizes
@@ -57,6 +58,7 @@ def run(
 
     policy = _asked(storage, loading, placement, disk)
     policy = loading_low(policy, low, low_below)
+    memory = placement.device_memory
     speed = link_speed(link)
     timelines.check()
     computes = device_named(device)
@@ -69,6 +71,7 @@ def run(
     nothing = Sizes(lambda _: 0, 0)
     live_decider(policy, shape, lambda _: 0, known, nothing)  # refuses an oracle early
     if routing is not None:
+        policy = with_memory(policy, memory, routing.facts)
         _check_driven(routing, policy, driven.budget, paced=speed is Pace.PACED)
         tell_driven(routing)
     with display.progress() as tell:
@@ -87,6 +90,7 @@ def run(
         subject: Subject[Any] = replace(embedded() if routing is None else routing, device=computes)
         asked = subject.checked(requests, seed) if routing is None else routing.requests[:requests]
         facts = subject.facts
+        policy = with_memory(policy, memory, facts)
         store = _stored(subject, policy, part(tell, 0.1, 0.3))
         pace = resolved(speed, lambda: resident_layer_s(subject, store, asked), store.shape.bytes)
         running = by_place(part(tell, 0.3, 1.0), "running", subject.steps(asked, tokens))

@@ -57,7 +57,7 @@ def serve(
     timelines.check()
     recorded = load_trace(trace)
     arrive = arrivals_of(arrivals, np.unique(recorded.request).tolist(), arrivals_seed)
-    case = case_of(recorded, calibration, policy, link, loading.profile, placement.host_tokens)
+    case = case_of(recorded, calibration, policy, link, loading.profile, placement)
     with display.progress(as_json) as tell:
         served = serving(
             case.trace,

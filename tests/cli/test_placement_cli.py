@@ -195,3 +195,14 @@ def test_what_cannot_run_is_one_sentence(
     lines = capsys.readouterr().err.strip().splitlines()
     assert says in lines[-1]
     assert lines[-1].startswith("offsim: ")
+
+
+def test_device_memory_stands_for_the_slots_that_fit(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], files: tuple[str, ...]
+) -> None:
+    bytes_of_a_slot_each = TOY.layers * 6  # the toy's experts have 6 B as stored
+    memory = str(3 * bytes_of_a_slot_each - 1)
+    fitted = shown(monkeypatch, capsys, "simulate", *files, "--device-memory", memory)
+    assert fitted == shown(monkeypatch, capsys, "simulate", *files, "--slots", "2")
+    assert run(monkeypatch, "simulate", *files, "--device-memory", "5") == 2
+    assert "no room for one expert of each layer" in capsys.readouterr().err
