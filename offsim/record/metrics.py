@@ -91,9 +91,10 @@ def metrics_of_table(table: StepTable, label: Label) -> Metrics:
     tpot = (token_end[last] - token_end[first])[several] / (last - first)[several] / PS
     spent = (table.end - table.start) / PS
     decode = table.decode
+    waited = np.ascontiguousarray(table.stall[decode].T) / PS
     stall = {
-        name: _mean(table.stall[decode, at] / PS) if decode.any() else 0.0
-        for at, name in enumerate((*STAGES, "hand-over"))
+        name: _mean(seconds) if len(seconds) else 0.0
+        for name, seconds in zip((*STAGES, "hand-over"), waited, strict=True)
     }
     makespan = int(table.end[-1] - table.start[0]) / PS
     first_p50, first_p95, first_p99 = _percentiles(ttft)

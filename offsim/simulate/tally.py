@@ -57,14 +57,20 @@ def _mark(plan: Plan, used: npt.NDArray[np.bool_]) -> None:
 @compiled
 def _count(plan: Plan, used: npt.NDArray[np.bool_], counts: Tally) -> None:
     nbytes, disk_bytes, resident = plan.kinds.nbytes, plan.kinds.disk_bytes, plan.kinds.resident
+    alike = len(nbytes) > 0
+    for size in nbytes:
+        alike = alike and size == nbytes[0]
     plain = not disk_bytes.any() and not resident.any()
     use = load = 0
     for step in range(len(plan.begin)):
         first, end = step * plan.layers, (step + 1) * plan.layers
         last = plan.loads_to[end - 1]
         demand = ahead = wasted = disk = there = fetched = 0
-        for at in range(load, last):
-            demand += nbytes[plan.kind[at]]
+        if alike:
+            demand = (last - load) * nbytes[0]
+        else:
+            for at in range(load, last):
+                demand += nbytes[plan.kind[at]]
         if not plain:
             for at in range(load, last):
                 disk += disk_bytes[plan.kind[at]]

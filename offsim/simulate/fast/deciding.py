@@ -116,7 +116,7 @@ def decide(
             base = layer * experts
             if cache == LRU and end - row == 1:
                 uses, loads = _ask_in_turn(
-                    asked, keys, pool, base, row, layer, decided, uses, loads, now
+                    asked, keys, pool, base, row, layer, decided, uses, loads, now, foresees
                 )
             else:
                 uses, loads = _ask(
@@ -161,6 +161,7 @@ def _ask_in_turn(
     uses: int,
     loads: int,
     now: int,
+    foresees: bool,
 ) -> tuple[int, int]:
     """A lookup of one token in a cache that evicts the least recent; returns the ends.
 
@@ -184,7 +185,10 @@ def _ask_in_turn(
         append(keys, pool, key)
     for load in range(first, loads):
         kept, left = make_room(keys, pool, LRU, now)
-        _note(keys, decided, load, kept, left)
+        if foresees:
+            _note(keys, decided, load, kept, left)
+        else:
+            decided.left[load], decided.staged[load], decided.drops_to[load] = left, not kept, 0
         if not kept:
             leave(keys, decided.moved[load])
     return uses, loads

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from offsim.simulate.fast.memory import fresh_memory
+from offsim.simulate.fast.memory import fresh_memory, widest
 from offsim.simulate.fast.state import (
     NOW,
     fresh_state,
@@ -47,9 +47,9 @@ class FastEngine:
         # Compiled code knows the stages that somebody serves, and no others.
         kinds = plan.kinds._replace(stages=np.ascontiguousarray(plan.kinds.stages[:, self._used]))
         plan = plan._replace(kinds=kinds)
-        uses = int(np.diff(plan.uses_to, prepend=0).max(initial=0))
+        uses, ahead = widest(plan)
         # A layer that is found again leaves no events.
-        memory = fresh_memory(plan._replace(recurs=plan.recurs and not self.events), uses)
+        memory = fresh_memory(plan._replace(recurs=plan.recurs and not self.events), uses, ahead)
         scratch = Scratch(*(np.empty(room, np.int64) for room in (uses, uses, used, used + 1)))
         ends = plan.loads_to[plan.layers - 1 :: plan.layers]
         step = 0

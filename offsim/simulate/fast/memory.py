@@ -37,16 +37,16 @@ class Memory(NamedTuple):
     bases: Ints
 
 
-def fresh_memory(plan: Plan, uses: int) -> Memory:
+def fresh_memory(plan: Plan, uses: int, ahead: int) -> Memory:
     """An empty memory for a plan; one without a place where it would not pay.
 
     Args:
         plan: whose layers.
         uses: of a lookup, at most.
+        ahead: loads that are fetched ahead once a layer is done, at most.
     """
     lookups = len(plan.before)
     places = min(MOST_PLACES, 1 << (2 * lookups).bit_length()) if plan.recurs else 0
-    ahead = int((plan.loads_to - plan.demands_to).max(initial=0))
     numbers = len(plan.kinds.chunks) + ahead, uses, len(plan.durations)
     bases = np.array(numbers, np.int64) + 1
     bits = np.log2(bases.astype(float))
@@ -56,6 +56,17 @@ def fresh_memory(plan: Plan, uses: int) -> Memory:
         int((KEY_BITS - bits[1] - bits[2]) / max(bits[0], 1)),  # no kinds: nothing is loaded
         bases,
     )
+
+
+@compiled
+def widest(plan: Plan) -> tuple[int, int]:
+    """The most uses of a lookup, and the most loads that are fetched ahead after one."""
+    uses = ahead = first = 0
+    for lookup in range(len(plan.uses_to)):
+        uses = max(uses, plan.uses_to[lookup] - first)
+        ahead = max(ahead, plan.loads_to[lookup] - plan.demands_to[lookup])
+        first = plan.uses_to[lookup]
+    return uses, ahead
 
 
 @compiled
