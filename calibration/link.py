@@ -5,8 +5,9 @@ import typer
 
 from offsim.calibration.measure import measure_link, timed
 from offsim.cli.devices import Device, require
+from offsim.runtime.cores import cores, pin
 from offsim.runtime.link import Link
-from offsim.runtime.threads import cores, pin, single_compute_thread
+from offsim.runtime.threads import single_compute_thread
 
 BYTES, PACE = 64_000, 40e6
 
@@ -18,8 +19,8 @@ def main(device: Device = Device.CPU, repeats: int = 30) -> None:
     array = np.ones(BYTES, np.uint8)
     with single_compute_thread():
         pin(cores()[1])
-        overshoot = [s - BYTES / PACE for s in timed(lambda: paced.copy([array]), repeats)]
-        figures = measure_link(Link().copy, repeats, overshoot)
+        overshoot = [s - BYTES / PACE for s in timed(lambda: paced.carry([array]), repeats)]
+        figures = measure_link(Link().carry, repeats, overshoot)
     typer.echo(figures.model_dump_json(indent=2))
 
 

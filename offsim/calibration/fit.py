@@ -10,7 +10,8 @@ from offsim.calibration.schema import Figure, SizedFigure
 
 TRIM = 0.25
 """Share of the samples cut off at each end before the mean is taken."""
-
+OUTLIER = 3.0
+"""A sample of so many times the median was interrupted by something else."""
 
 Round = TypeVar("Round")
 
@@ -47,6 +48,19 @@ def figure(samples: Sequence[float]) -> Figure:
         p90=max(0.0, float(p90)),
         samples=len(ordered),
     )
+
+
+def summed(samples: Sequence[float]) -> Figure:
+    """A figure of what is waited for in a row: the mean of all samples that nothing interrupted.
+
+    What a queue takes is a sum, to which the slow ones add as much as they are slower.
+
+    Args:
+        samples: seconds, at least one.
+    """
+    kept = np.asarray(samples, float)
+    kept = kept[kept <= OUTLIER * np.median(kept)]
+    return figure(samples).model_copy(update={"value": float(kept.mean())})
 
 
 def line(points: Sequence[SizedFigure]) -> tuple[float, float, float]:

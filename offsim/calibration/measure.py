@@ -80,15 +80,6 @@ def link_figures(samples: Mapping[int, Sequence[float]], overshoot: Sequence[flo
     )
 
 
-def slowdown(alone: Sequence[float], beside: Sequence[float]) -> float:
-    """How many times longer something takes beside another, at least 1.
-
-    Means are compared, not medians: where the two take turns at something, such as the interpreter
-    lock, one is not slower most of the time but stands still some of the time.
-    """
-    return max(1.0, float(np.mean(beside) / np.mean(alone)))
-
-
 def by_size(samples: Sequence[tuple[int, float]], enough: int = 12) -> list[SizedFigure]:
     """Group (size, seconds) samples into a table.
 

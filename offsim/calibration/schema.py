@@ -86,7 +86,8 @@ class LinkFigures(Strict):
         latency_s: of the fit seconds = latency + bytes / bytes_per_s.
         bytes_per_s: of the same fit.
         residual: largest relative error of the fit over the sweep.
-        overshoot_s: by how much a paced transfer takes longer than bytes / bandwidth.
+        overshoot_s: by how much a paced transfer is noticed later than bytes / bandwidth; the link
+            itself goes on meanwhile.
     """
 
     label: Source
@@ -203,9 +204,14 @@ class CodecFigures(Strict):
         largest_error: largest |x - x'| in the stored dtype, over all experts.
         fallbacks: matrices that had to be stored raw.
         encode_s: one expert.
-        decode_s: one expert, on the host for a host codec, into the slot for a device codec.
+        decode_s: one expert right after another, on the host for a host codec, into the slot for
+            a device codec.
+        alone_s: the same where the decoder was idle before; None where that is no different.
+        chunk_s: how much longer one takes for each further chunk in which loads come, s: the link's
+            thread wakes at each of them, on the decoder's core.
         unpack_s: from the decoded bytes in the stored dtype into the slot; host codecs only.
         compute_slowdown: how many times longer compute takes while this codec decodes, >= 1.
+        expert_slowdown: the same of experts; None where they are slowed as all compute is.
         decode_slowdown: how many times longer decoding takes while compute runs, >= 1.
     """
 
@@ -221,9 +227,25 @@ class CodecFigures(Strict):
     fallbacks: int = Field(ge=0)
     encode_s: Figure
     decode_s: Figure
+    alone_s: Figure | None = None
+    chunk_s: Seconds = 0.0
     unpack_s: Figure | None = None
     compute_slowdown: float = Field(ge=1, allow_inf_nan=False)
+    expert_slowdown: float | None = Field(default=None, ge=1, allow_inf_nan=False)
     decode_slowdown: float = Field(ge=1, allow_inf_nan=False)
+
+    @property
+    def experts_slowdown(self) -> float:
+        """How many times longer experts take while this codec decodes."""
+        return self.compute_slowdown if self.expert_slowdown is None else self.expert_slowdown
+
+    @property
+    def woken_s(self) -> float:
+        """How much longer one takes whose decoder was idle before, s.
+
+        Below 0 where the decoder shares its core with threads that are idle then.
+        """
+        return 0.0 if self.alone_s is None else self.alone_s.value - self.decode_s.value
 
     @model_validator(mode="after")
     def _host_codecs_unpack(self) -> Self:

@@ -1,5 +1,6 @@
 """From the time stamps of a run to what compute and hand-over cost."""
 
+import math
 from collections.abc import Iterator, Mapping, Sequence
 from itertools import pairwise
 from statistics import fmean, median
@@ -270,12 +271,21 @@ def handover_figures(missing: Sequence[Observed], asking_nothing_s: float) -> Ha
 
 
 def overshoots(record: RunRecord, bytes_per_s: float) -> Iterator[float]:
-    """By how much each transfer of a run on a paced link took longer than bytes / pace, s."""
+    """By how much transfers on a paced link were noticed later than bytes / pace, s.
+
+    Only those are taken that found the link idle: one that had to wait is carried from when the
+    one before it was through, which its span does not have.
+    """
+    free = -math.inf
     for step in record.steps:
         for load in step.loads:
+            since = load.submitted
             for span in load.spans:
                 if span.stage == "link":
-                    yield span.end - span.start - load.link_bytes / bytes_per_s
+                    if since > free:
+                        yield span.end - span.start - load.link_bytes / bytes_per_s
+                    free = max(free, span.end)
+                since = span.end
 
 
 def undisturbed(record: RunRecord, stage: Stage) -> list[float]:

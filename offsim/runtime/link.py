@@ -1,5 +1,7 @@
 """The link between host and device on a machine that has none: a copy, or a wait."""
 
+import math
+import threading
 import time
 from collections.abc import Iterator, Sequence
 from typing import TypeVar
@@ -18,7 +20,9 @@ class Link:
     Without a pace it copies, as fast as this machine can. With one it imitates the engine of a
     device that moves bytes by itself: the thread sleeps until bytes / pace has passed, and the
     bytes then count as arrived where they are. A copy of its own would take time of the core on
-    which arrivals are decoded, and no such engine does.
+    which arrivals are decoded, and no such engine does. A thread wakes too late, by some tens of
+    microseconds; the engine, which has a queue of its own, does not wait for it, and what waited
+    already when it became free is carried from that moment on.
 
     Args:
         bytes_per_s: pace; None for plain copies.
@@ -26,15 +30,23 @@ class Link:
 
     def __init__(self, bytes_per_s: float | None = None) -> None:
         self.bytes_per_s = bytes_per_s
+        self._engines = threading.local()
 
-    def carry(self, parts: Sequence[Bytes]) -> tuple[Sequence[Bytes], None]:
+    def carry(
+        self, parts: Sequence[Bytes], since: float = math.inf
+    ) -> tuple[Sequence[Bytes], None]:
         """Carry arrays [bytes] uint8, and return what has arrived.
 
-        When it did, the thread that calls knows best: None.
+        Args:
+            parts: what is carried.
+            since: when they began to wait, s on the run's clock; not before now by default.
+
+        Returns:
+            What has arrived; when, the thread that calls knows best: None.
         """
         if self.bytes_per_s is None:
             return [part.copy() for part in parts], None
-        self._sleep(sum(part.nbytes for part in parts), self.bytes_per_s)
+        self._sleep(sum(part.nbytes for part in parts), self.bytes_per_s, since)
         return parts, None
 
     def room(self, parts: Sequence[Bytes]) -> Sequence[Bytes]:
@@ -42,7 +54,12 @@ class Link:
         return [np.empty_like(part) for part in parts] if self.bytes_per_s is None else parts
 
     def carry_chunk(
-        self, parts: Sequence[Bytes], into: Sequence[Bytes], begin: int, end: int
+        self,
+        parts: Sequence[Bytes],
+        into: Sequence[Bytes],
+        begin: int,
+        end: int,
+        since: float = math.inf,
     ) -> None:
         """Carry one chunk of arrays [bytes] uint8 that are thought of as one.
 
@@ -51,16 +68,20 @@ class Link:
             into: the `room` for them.
             begin: first byte of the chunk, counted over all parts.
             end: first byte that no longer belongs to it.
+            since: as for `carry`.
         """
         if self.bytes_per_s is not None:
-            self._sleep(end - begin, self.bytes_per_s)
+            self._sleep(end - begin, self.bytes_per_s, since)
             return
         for part, to, here in chunk_of(parts, into, begin, end):
             to[here] = part[here]
 
-    @staticmethod
-    def _sleep(nbytes: int, bytes_per_s: float) -> None:
-        time.sleep(nbytes / bytes_per_s)
+    def _sleep(self, nbytes: int, bytes_per_s: float, since: float) -> None:
+        """Until the engine of the calling thread is through with so many bytes."""
+        free: float = getattr(self._engines, "free", -math.inf)
+        now = time.perf_counter()
+        self._engines.free = until = (free if since <= free else now) + nbytes / bytes_per_s
+        time.sleep(max(0.0, until - now))
 
 
 def chunk_of(

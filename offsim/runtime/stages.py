@@ -3,6 +3,7 @@
 The disk is in `offsim.runtime.disk`, host decode in `offsim.runtime.host_decode`.
 """
 
+import math
 from collections.abc import Sequence
 
 import torch
@@ -73,7 +74,7 @@ class Carry:
         """Carry a load, or the next of equal chunks of it."""
         parts = job.parts or job.held.payloads()
         if self._chunk_bytes is None:
-            job.carried, job.stamps = self._link.carry(parts)
+            job.carried, job.stamps = self._link.carry(parts, job.since)
             last = True
         else:
             last = self._chunk(job, parts, self._chunk_bytes)
@@ -87,8 +88,10 @@ class Carry:
         chunks = max(1, -(-nbytes // most))
         if not job.chunks:
             job.parts, job.carried = parts, self._link.room(parts)
+        # Its next chunk waits from the end of the one before, however late that is noticed.
+        since = -math.inf if job.chunks else job.since
         begin, end = (done * nbytes // chunks for done in (job.chunks, job.chunks + 1))
-        job.stamps = self._link.carry_chunk(parts, job.carried, begin, end)
+        job.stamps = self._link.carry_chunk(parts, job.carried, begin, end, since)
         job.chunks += 1
         return job.chunks == chunks
 

@@ -67,6 +67,7 @@ class Station:
 
     def put(self, job: Job) -> None:
         """Let a load wait for its turn."""
+        job.since = time.perf_counter()
         self._jobs.put(job)
 
     def dead(self) -> Worker[Job] | None:

@@ -1,5 +1,6 @@
 """Loads that wait for a stage, and who of them is next."""
 
+import math
 import threading
 from bisect import insort
 from collections.abc import Sequence
@@ -35,6 +36,7 @@ class Job:
         hidden: [tokens, hidden] float32 that the host computes the expert with, or None.
         gone: whether it was given up: nobody serves it any more.
         there: whether compute has seen that it is done.
+        since: when it began to wait for the stage that it is in, s on the run's clock.
         parts: what the link has to carry; empty: the payloads of the blob.
         carried: what has arrived of it.
         stamps: when the device did what it was last asked for; None: when its thread did.
@@ -52,6 +54,7 @@ class Job:
     hidden: torch.Tensor | None = None
     gone: bool = False
     there: bool = False
+    since: float = math.inf
     parts: Sequence[Bytes] = ()
     carried: Sequence[Arrived] = ()
     stamps: Stamps | None = None

@@ -118,12 +118,17 @@ class Costs:
         return 2 * tokens * self.calibration.model.hidden * ACTIVATION_BYTES
 
     def link_s(self, nbytes: float) -> float:
-        """One transfer, s: the copy itself, or the pace and its overshoot where that is longer."""
+        """One transfer, s: the copy itself, or the pace where that takes longer."""
         link = self.calibration.link
         copy = link.latency_s + nbytes / link.bytes_per_s
         if self.link_bytes_per_s is None:
             return copy
-        return max(copy, nbytes / self.link_bytes_per_s + link.overshoot_s.value)
+        return max(copy, nbytes / self.link_bytes_per_s)
+
+    @property
+    def overshoot_s(self) -> float:
+        """From the end of a transfer to when a paced link is seen to be through with it, s."""
+        return 0.0 if self.link_bytes_per_s is None else self.calibration.link.overshoot_s.value
 
     def chunks(self, nbytes: int) -> int:
         """In how many equal parts a load of so many bytes moves."""
@@ -150,7 +155,7 @@ class Costs:
             decode = float(self.stored.decode_s[place])
             unpack = None if self.stored.unpack_s is None else float(self.stored.unpack_s[place])
         if unpack is None:
-            seconds[DEVICE_DECODE] = decode
+            seconds[DEVICE_DECODE] = decode + (self.chunks(nbytes) - 1) * self.codec.chunk_s
         else:
             seconds[HOST_DECODE], seconds[DEVICE_DECODE] = decode, unpack
         return seconds
@@ -182,7 +187,8 @@ class Costs:
         if self.codec.placement == "host":
             seconds[HOST_DECODE] = float(self.stored.decode_s[layer, expert])
         seconds[HOST_COMPUTE] = self.host_expert_s(tokens)
-        seconds[LINK] = self.transfer_s(nbytes)
+        # It ends with the link: nobody comes after it to whom the overshoot could be counted.
+        seconds[LINK] = self.transfer_s(nbytes) + self.overshoot_s
         return self._cost(seconds, nbytes, layer, expert, from_disk)
 
     def _decoding(self, layer: int, expert: int) -> tuple[int, ...]:
@@ -217,6 +223,12 @@ class Costs:
         # Asked for in an idle moment: by the first stage of a usual load, or by one before it.
         for stage in (DISK, HOST_COMPUTE, first) if first == LINK else (DISK, first):
             between[stage] = whole(handover.start_s.value)
+        # The link goes on with what waits, while who decodes hears of its end only then.
+        between[DEVICE_DECODE] += whole(self.overshoot_s)
+        # Who decodes after an idle spell takes longer; what takes no shorter than no time is lost.
+        decoder = HOST_DECODE if self.codec.placement == "host" else DEVICE_DECODE
+        woken = np.mean([codec.woken_s for codec in self.codecs])
+        between[decoder] = max(0, between[decoder] + whole(float(woken)))
         servers = [1] * len(STAGES)
         servers[HOST_DECODE], servers[LINK] = (
             self.policy.transfer.decoders,
@@ -233,8 +245,9 @@ class Costs:
             handover=_ints(between),
             servers=_ints(servers),
             # Only the decoder of the codec's placement contends with compute; unpacking is a copy.
-            decoder=HOST_DECODE if self.codec.placement == "host" else DEVICE_DECODE,
+            decoder=decoder,
             compute_rate=rate_of(self._slowdown([c.compute_slowdown for c in self.codecs])),
+            expert_rate=rate_of(self._slowdown([c.experts_slowdown for c in self.codecs])),
             decode_rate=rate_of(self._slowdown([c.decode_slowdown for c in self.codecs])),
             pipelined=self.policy.transfer.pipelined,
             cooling_idle=_ints([whole(idle) for idle, _ in points]),

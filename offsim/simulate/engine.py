@@ -83,8 +83,14 @@ class SimpyEngine:
             np.array([job.done[LINK] for job in jobs], np.int64),
         )
 
-    def work(self, duration: int) -> Process:
-        """Compute works for `duration` ps if undisturbed; what takes nothing is over at once."""
+    def work(self, duration: int, rate: int | None = None) -> Process:
+        """Compute works for `duration` ps if undisturbed; what takes nothing is over at once.
+
+        Args:
+            duration: ps.
+            rate: how many times longer it takes while disturbed; the machine's `compute_rate`
+                by default.
+        """
         if not duration:
             return
         if not self._live:  # nobody can disturb it
@@ -99,6 +105,7 @@ class SimpyEngine:
 
         for decoder in self._decoders:
             decoder.disturb()
+        self._compute.rate = self.machine.compute_rate if rate is None else rate
         self._compute.begin(duration, done)
         yield end
 
@@ -231,7 +238,7 @@ class _Steps:
             engine.ask(job)
         for use in uses:
             if use not in awaited:
-                yield from engine.work(self.run_ps[use])
+                yield from engine.work(self.run_ps[use], machine.expert_rate)
         idle = 0
         while awaited:
             yield after(env, LOOK)
@@ -247,7 +254,7 @@ class _Steps:
                 self._waited(use, since, jobs[self.load[use]])
                 idle += engine.now - since
             awaited.remove(use)
-            yield from engine.work(self.run_ps[use])
+            yield from engine.work(self.run_ps[use], machine.expert_rate)
         for load in range(then, self.loads_to[lookup + 1]):
             yield from engine.work(machine.submit)
             self._drop_for(load)

@@ -140,8 +140,11 @@ def _together(codecs: list[CodecFigures], at: Places) -> CodecFigures:
             "fallbacks": max(one.fallbacks for one in codecs),
             "encode_s": max((one.encode_s for one in codecs), key=lambda figure: figure.value),
             "decode_s": _mean([one.decode_s for one in codecs], at),
+            "alone_s": _mean([one.alone_s or one.decode_s for one in codecs], at),
+            "chunk_s": max(one.chunk_s for one in codecs),
             "unpack_s": _mean(unpacks, at) if unpacks else None,
             "compute_slowdown": weighted([one.compute_slowdown for one in codecs], at, decode_s),
+            "expert_slowdown": weighted([one.experts_slowdown for one in codecs], at, decode_s),
             "decode_slowdown": weighted([one.decode_slowdown for one in codecs], at, decode_s),
         }
     )

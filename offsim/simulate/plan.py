@@ -21,7 +21,9 @@ class Machine(NamedTuple):
         handover: [stages] from a job's arrival to its service where the station stood idle.
         servers: [stages] how many serve each stage.
         decoder: index of the stage that contends with compute.
-        compute_rate: how many times longer compute takes while a decoder serves, in 1/2^RATE_BITS.
+        compute_rate: how many times longer compute takes while a decoder serves, in 1/2^RATE_BITS,
+            but for experts.
+        expert_rate: how many times longer experts take then, likewise.
         decode_rate: how many times longer decoding takes while compute works, likewise.
         pipelined: whether a chunk goes on to the next stage alone, or waits for the last one.
         cooling_idle: [points] see `clock.coldness`; at least one point, the first is 0.
@@ -35,6 +37,7 @@ class Machine(NamedTuple):
     servers: Ints
     decoder: int
     compute_rate: int
+    expert_rate: int
     decode_rate: int
     pipelined: bool
     cooling_idle: Ints

@@ -16,6 +16,7 @@ from offsim.runtime.cores import cores, pin
 from offsim.runtime.link import Link
 from offsim.runtime.store import ExpertStore
 from offsim.runtime.threads import single_compute_thread
+from offsim.study.adding_up import added_up
 from offsim.study.prepare import Key
 from offsim.study.rounds import drawn
 from offsim.study.samplers import CodecSampler, ComputeSampler
@@ -35,18 +36,16 @@ class Effort:
         requests: run in a round.
         tokens: written for each.
         repeats: of a timing in a round.
-        experts: decoded in a round.
     """
 
     rounds: int
     requests: int
     tokens: int
     repeats: int
-    experts: int
 
 
-FULL = Effort(rounds=8, requests=3, tokens=24, repeats=5, experts=9)
-QUICK = Effort(rounds=2, requests=3, tokens=12, repeats=4, experts=9)
+FULL = Effort(rounds=8, requests=3, tokens=24, repeats=5)
+QUICK = Effort(rounds=2, requests=3, tokens=12, repeats=4)
 
 
 class Calibrator(Generic[Request]):
@@ -76,7 +75,7 @@ class Calibrator(Generic[Request]):
         effort = self.effort
         self.compute.round(effort.requests, self.seed + self.rounds)
         for codec in self.codecs:
-            codec.round(effort.experts, effort.repeats, self.seed - 1 - self.rounds)
+            codec.round(effort.repeats, self.seed - 1 - self.rounds)
         self.rounds += 1
 
     def result(self, replicates: int = 0) -> Calibration:
@@ -106,14 +105,17 @@ class Calibrator(Generic[Request]):
         overshoot = [s for codec in codecs for part in codec.overshoot for s in part]
         link = link_figures(copies, overshoot)
         compute, handover = drawn(self.compute, numbers).figures()
-        return Calibration(
+        made = Calibration(
             machine=this_machine(),
             model=self.subject.facts,
             link=link,
             compute=compute,
             handover=handover,
-            codecs=[codec.figures() for codec in codecs],
+            codecs=[codec.figures(compute) for codec in codecs],
         )
+        for number, codec in enumerate(codecs):
+            made = added_up(made, number, *codec.whole)
+        return made
 
 
 def calibrate(

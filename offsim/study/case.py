@@ -122,6 +122,7 @@ class Case:
                 "decode_s": _NOTHING,
                 "unpack_s": None if figures.unpack_s is None else _NOTHING,
                 "compute_slowdown": 1.0,
+                "expert_slowdown": None,
                 "decode_slowdown": 1.0,
             }
 

@@ -4,20 +4,20 @@ A calibration takes several rounds over everything, because a shared machine dri
 measured in one go is right for that minute only.
 """
 
-import math
-import threading
-import time
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import closing, contextmanager
+from collections.abc import Sequence
 from itertools import pairwise
 from statistics import median
 from typing import Generic
 
-import torch
-
-from offsim.calibration.fit import figure, undisturbed_rounds
-from offsim.calibration.measure import slowdown, timed
-from offsim.calibration.schema import CodecFigures, ComputeFigures, Figure, HandoverFigures
+from offsim.calibration.fit import figure, summed, undisturbed_rounds
+from offsim.calibration.measure import timed
+from offsim.calibration.overlap import Beside, alone, computed, decode_slowdown, decoded, slowdown
+from offsim.calibration.schema import (
+    CodecFigures,
+    ComputeFigures,
+    Figure,
+    HandoverFigures,
+)
 from offsim.calibration.stamps import (
     Observed,
     asking_nothing,
@@ -28,15 +28,15 @@ from offsim.calibration.stamps import (
     undisturbed,
 )
 from offsim.codec import encode
-from offsim.codec.expert import ExpertBlob
-from offsim.model.experts import ExpertWeights, mixed
-from offsim.policy.prefetchers.registry import PREFETCHERS
+from offsim.policy.policy import Policy
+from offsim.policy.prefetchers.registry import NONE, PREFETCHERS
+from offsim.policy.transfer import Transfer
 from offsim.record import RunRecord
 from offsim.record.events import Stage
-from offsim.runtime.host_decode import HostDecode
 from offsim.runtime.run import Run
 from offsim.runtime.store import ExpertStore
-from offsim.runtime.threads import Worker, single_compute_thread
+from offsim.runtime.threads import single_compute_thread
+from offsim.study.adding_up import Ran
 from offsim.study.rounds import InnerRuns, Rounds
 from offsim.study.subject import Request, Subject
 from offsim.trace import DECODE, Trace
@@ -46,14 +46,25 @@ MISS_SECONDS = (0.0003, 0.001, 0.003, 0.01)
 HALVED_SECONDS = 0.001
 """The same in the run that measures how soon compute is warm again, s."""
 DECODE_SECONDS = 0.002
-"""The same in the runs that measure decoding. It is measured in runs because a worker that has just
-woken up, and writes into a slot that compute read before, decodes more slowly than a tight loop."""
+"""The same in the runs that measure how decoding takes longer after an idle spell."""
+QUEUE_SECONDS = 0.0003
+"""The same in the runs in which loads queue for a decoder on the host, which is before the link."""
+QUEUE_SHARE = 0.75
+"""Of the time of its decoding that a blob is on the link in the runs in which loads queue for a
+decoder on the device: the link is at work all the time, as in a prompt, and the queue grows."""
+QUEUE_TOKENS = 4
+"""Of a request of these."""
+AHEAD = {"prefetch": "popularity", "distance": 2}
+"""The prefetcher of the runs in which dense parts and decoding are side by side: one that fetches
+much, and whose own time hardly depends on anything."""
+CHUNKS = 4
+"""Of a load, in the runs in which loads queue in chunks."""
+AHEAD_SHARE = 4
+"""A layer's experts over the slots of these runs."""
 RESIDENT_TOKENS = 16
 """Of the request by which the compute of a layer is measured in short."""
 FORESEEN = (("gate", 1), ("gate", 2), ("last-token", 1), ("transition", 1), ("popularity", 1))
 """Prefetchers whose own time is measured, and how many layers they look ahead."""
-BESIDE_TOKENS = 8
-"""Tokens of the expert that computes beside a decoder."""
 
 
 class ComputeSampler(Generic[Request]):
@@ -198,45 +209,59 @@ class CodecSampler(Generic[Request]):
     def __init__(self, subject: Subject[Request], store: ExpertStore, tokens: int) -> None:
         self.subject, self.store, self.tokens = subject, store, tokens
         self.on_host = store.codec.placement == "host"
-        shape = store.shape
-        self._pace = shape.bytes / DECODE_SECONDS
-        self._places = [(la, e) for e in range(shape.experts) for la in range(shape.layers)]
+        self._stage: Stage = "host decode" if self.on_host else "device decode"
+        self._pace = store.shape.bytes / DECODE_SECONDS
         self._weights = subject.matrices()
-        self._slot = subject.device.slots(1, shape.values)[0]
         self.inner = InnerRuns()
         self.overshoot: Rounds[list[float]] = Rounds()
         self._encode: Rounds[list[float]] = Rounds()
-        self._decode: Rounds[list[float]] = Rounds()
+        self._alone: Rounds[list[float]] = Rounds()
         self._unpack: Rounds[list[float]] = Rounds()
-        self._slowdowns: Rounds[tuple[float, float]] = Rounds()
+        self._runs: Rounds[list[Run]] = Rounds()
+        self._queue_pace: float | None = None  # the same in all rounds, as is the next one
+        self._ahead = Policy()
+        self._profile: Trace | None = None
 
-    def round(self, experts: int, repeats: int, seed: int) -> None:
-        """Encode one expert, run a request with half of the experts, and decode beside compute.
+    def round(self, repeats: int, seed: int) -> None:
+        """Encode one expert, and run a request with half of the experts, with none, and ahead.
 
         Args:
-            experts: decoded alone and beside compute.
             repeats: of the encoding.
             seed: of the request.
         """
-        places = [self._places[n % len(self._places)] for n in range(experts)]
-        self._places = self._places[experts:] + self._places[:experts]
         with single_compute_thread():
             self._encode.append(timed(self._encode_one, repeats))
-            self._slowdowns.append(self._side_by_side(places))
         part = self.subject.resident(self.store)
         policy = part.policy(slots=part.shape.experts // 2)
         asked = self.subject.drawn(1, seed)
         run = self.subject.run(part, policy, asked, self.tokens, self._pace)
-        stage: Stage = "host decode" if self.on_host else "device decode"
-        self._decode.append(undisturbed(run.record, stage))
+        self._alone.append(undisturbed(run.record, self._stage))
         self._unpack.append(undisturbed(run.record, "device decode"))
         self.overshoot.append(list(overshoots(run.record, self._pace)))
         self.inner.note(policy, self._pace, run)
+        if self._queue_pace is None:
+            self._queue_pace = self._pace_of_queues(median(self._alone[0]))
+        policy, pace = part.policy(slots=0), self._queue_pace
+        queued = self.subject.run(part, policy, asked, min(self.tokens, QUEUE_TOKENS), pace)
+        self.inner.note(policy, pace, queued)
+        policy = part.policy(slots=max(1, part.shape.experts // AHEAD_SHARE), **AHEAD)
+        chunked = [] if self.on_host else [self._chopped(part, asked)]
+        if self._profile is None:
+            self._profile = self.subject.recorded(part, asked, self.tokens).trace
+        ahead = self.subject.run(part, policy, asked, self.tokens, pace, profile=self._profile)
+        self._runs.append([run, queued, ahead, *chunked])
+        self._ahead = policy
 
-    def figures(self) -> CodecFigures:
-        """What the undisturbed rounds gave."""
+    def figures(self, compute: ComputeFigures) -> CodecFigures:
+        """What the undisturbed rounds gave.
+
+        Args:
+            compute: what everything takes without a decoder beside it.
+        """
         store, codec = self.store, self.store.codec
-        blobs = [blob for row in store.blobs for expert in row for blob in expert.blobs]
+        blobs = [blob for row in store.blobs for one in row for blob in one.blobs]
+        woken = summed([s for kept in undisturbed_rounds(self._alone, median) for s in kept])
+        seconds, slowed, dense, experts = self._beside(compute)
         return CodecFigures(
             label="MEASURED",
             codec=str(codec),
@@ -249,80 +274,77 @@ class CodecSampler(Generic[Request]):
             largest_error=store.largest_error,
             fallbacks=sum(blob.header.codec != codec.name for blob in blobs),
             encode_s=_figure_of(self._encode),
-            decode_s=_figure_of(self._decode),
+            decode_s=summed(seconds) if seconds else woken,
+            alone_s=woken,
             unpack_s=_figure_of(self._unpack) if self.on_host else None,
-            compute_slowdown=median(compute for compute, _ in self._slowdowns),
-            decode_slowdown=median(decode for _, decode in self._slowdowns),
+            compute_slowdown=dense,
+            expert_slowdown=experts,
+            decode_slowdown=slowed,
         )
+
+    @property
+    def whole(self) -> tuple[Ran, Ran | None, Ran]:
+        """The runs in which loads queue, do so in chunks, and are fetched ahead."""
+        assert self._queue_pace is not None, "a round was sampled"
+        still = self._ahead.model_copy(update={"slots": 0, "prefetch": NONE, "distance": 1})
+        chunks = still.model_copy(update={"transfer": self._in_chunks})
+        chunked = [run for runs in self._runs for run in runs[3:]]
+        return (
+            Ran(still, self._queue_pace, [runs[1] for runs in self._runs]),
+            Ran(chunks, self._queue_pace, chunked) if chunked else None,
+            Ran(self._ahead, self._queue_pace, [runs[2] for runs in self._runs]),
+        )
+
+    @property
+    def _in_chunks(self) -> Transfer:
+        """Loads in CHUNKS parts, as they are in the mean."""
+        places = self.store.shape.layers * self.store.shape.experts
+        return Transfer(chunk_bytes=-(-self.store.nbytes // (CHUNKS * places)))
+
+    def _chopped(self, part: ExpertStore, asked: list[Request]) -> Run:
+        """The run in which loads queue, in chunks."""
+        policy, tokens = part.policy(slots=0, transfer=self._in_chunks), QUEUE_TOKENS
+        return self.subject.run(part, policy, asked, min(self.tokens, tokens), self._queue_pace)
+
+    def _pace_of_queues(self, decode_s: float) -> float:
+        """Of the link in the runs in which loads queue, bytes/s."""
+        if self.on_host:
+            return self.store.shape.bytes / QUEUE_SECONDS
+        places = self.store.shape.layers * self.store.shape.experts
+        return self.store.nbytes / places / (QUEUE_SHARE * decode_s)
+
+    def _beside(self, compute: ComputeFigures) -> tuple[list[float], float, float, float]:
+        """Seconds of experts decoded right after one another, and slowdowns.
+
+        Returns:
+            The seconds, as if compute stood still; and by how much decoding, the dense parts of
+            compute, and experts are slowed.
+        """
+        stage = self._stage
+        turns = [list(decoded(runs[1].record, stage, in_turn=True)) for runs in self._runs]
+        kept = undisturbed_rounds(list(zip(turns, self._runs, strict=True)), _typical_s)
+        dense, experts, woken = [], [], []
+        for _, (halved, queued, ahead, *_chunked) in kept:
+            for run in (halved, queued, ahead):
+                parts = computed(run.record, run.times, stage, compute)
+                experts += parts[1]
+                if run is ahead:  # the others decode nothing beside them
+                    dense += parts[0]
+            woken += list(decoded(ahead.record, stage, in_turn=False))
+        slowed = decode_slowdown(woken)
+        seconds = alone([one for turn, _ in kept for one in turn], slowed)
+        return seconds, slowed, slowdown(dense), slowdown(experts)
 
     def _encode_one(self) -> None:
         for weights in self._weights:
             encode(weights, self.store.codec, self.store.bound)
 
-    @torch.inference_mode()
-    def _side_by_side(self, places: Sequence[tuple[int, int]]) -> tuple[float, float]:
-        """By how much compute and decoding slow down beside each other, each on its own core."""
-        shape, device = self.store.shape, self.subject.device
-        values = (torch.randn(shape.values) * 0.02).to(device.place)
-        expert = ExpertWeights.over(values, shape)
-        hidden = torch.randn(BESIDE_TOKENS, shape.hidden).to(device.place)
-        ids = torch.zeros(BESIDE_TOKENS, 1, dtype=torch.int64, device=device.place)
-        weights = torch.ones(BESIDE_TOKENS, 1, device=device.place)
 
-        def compute() -> None:
-            mixed(hidden, ids, weights, [(0, expert)])
-            device.now()  # waits for it
-
-        finished = threading.Event()
-        failures: list[Exception] = []
-
-        def decode_all(samples: list[float], start: float) -> None:
-            for layer, number in places:
-                decode(self.store.blobs[layer][number])
-                samples.append(time.perf_counter() - start)
-                start = time.perf_counter()
-            finished.set()
-
-        def failed(_: object, error: Exception) -> None:
-            failures.append(error)
-            finished.set()
-
-        decoded_alone: list[float] = []
-        decoded_beside: list[float] = []
-        computed_beside: list[float] = []
-        with device.computing(), self._decoder(places) as decode:
-            worker = Worker("decoder", decode_all, failed)
-            worker.put(decoded_alone)
-            finished.wait()
-            finished.clear()
-            computed_alone = timed(compute, 100, warm_up=10)
-            worker.put(decoded_beside)
-            while not finished.is_set():
-                computed_beside += timed(compute, 1, warm_up=0)
-            worker.stop()
-        if failures:
-            raise failures[0]
-        return (
-            slowdown(computed_alone, computed_beside or computed_alone),
-            slowdown(decoded_alone, decoded_beside),
-        )
-
-    @contextmanager
-    def _decoder(
-        self, places: Sequence[tuple[int, int]]
-    ) -> Iterator[Callable[[ExpertBlob], object]]:
-        """What decodes the experts at some places as a run does."""
-        if self.on_host:
-            with closing(HostDecode(1, self.store)) as host:
-                yield host.decode
-            return
-        device = self.subject.device
-        blobs = [self.store.blobs[layer][expert] for layer, expert in places]
-        link = device.link(math.inf)  # whose pace keeps nobody waiting
-        there = {id(blob): link.carry(blob.payloads())[0] for blob in blobs}
-        yield lambda blob: device.unpack(blob, there[id(blob)], self._slot, decoded=False)
+def _typical_s(round_: tuple[Sequence[Beside], object]) -> float:
+    """The median of what was decoded in a round, s; 0 where nothing was."""
+    return median(one.seconds for one in round_[0]) if round_[0] else 0.0
 
 
-def _figure_of(rounds: Sequence[list[float]]) -> Figure:
+def _figure_of(rounds: Sequence[Sequence[float]]) -> Figure:
     """The figure of all samples of the undisturbed rounds."""
     return figure([seconds for kept in undisturbed_rounds(rounds, median) for seconds in kept])

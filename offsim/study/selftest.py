@@ -31,7 +31,7 @@ from offsim.study.subject import ModelSubject
 
 STORAGES: tuple[Key, ...] = (("raw", 0.0), ("cuszp", 2.0**-5), ("sz3", 2.0**-5))
 """Codecs and bounds of the short check: without one, decoded on the device, decoded on the host."""
-EFFORT = Effort(rounds=2, requests=2, tokens=8, repeats=3, experts=5)
+EFFORT = Effort(rounds=2, requests=2, tokens=8, repeats=3)
 REQUESTS, TOKENS, REPEATS, SLOTS = 2, 8, 2, 4
 WEIGHTS, WEIGHTS_BOUND, WEIGHTS_SEED = (64, 96), 2.0**-9, 3
 """Shape of each matrix that the codecs are tried on, N(0, 0.02) in bf16; their bound and seed."""

@@ -1,7 +1,7 @@
 import pytest
 
 from offsim.calibration.fit import figure, line, undisturbed_rounds
-from offsim.calibration.measure import by_size, slowdown
+from offsim.calibration.measure import by_size
 from tests.builders import sized
 
 
@@ -43,8 +43,3 @@ def test_sizes_far_apart_are_never_put_together() -> None:
     """A prompt would be taken for a token, and a token for a part of a prompt."""
     table = by_size([(1, 1.0)] * 40 + [(40, 9.0), (50, 9.0), (100, 20.0)])
     assert [(p.size, p.seconds.samples) for p in table] == [(1, 40), (45, 2), (100, 1)]
-
-
-def test_slowdown_is_a_ratio_of_means_and_at_least_one() -> None:
-    assert slowdown([1.0, 1.0], [1.0, 5.0]) == 3.0
-    assert slowdown([1.0], [0.5]) == 1.0

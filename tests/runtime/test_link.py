@@ -1,5 +1,6 @@
 """What a link brings, whole and in chunks, and how long it takes."""
 
+import math
 import time
 from itertools import pairwise
 
@@ -46,3 +47,32 @@ def test_a_pace_is_kept() -> None:
     link.carry_chunk(PARTS, link.room(PARTS), 0, 17)
     assert whole - start >= 0.02
     assert time.perf_counter() - whole >= 0.02
+
+
+class LateClock:
+    """A clock on which who sleeps wakes a second late."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def sleep(self, seconds: float) -> None:
+        self.now += seconds + 1.0
+
+
+def test_what_waited_is_carried_from_when_the_engine_was_free(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    clock = LateClock()
+    monkeypatch.setattr("offsim.runtime.link.time", clock)
+    link = Link(1.0)  # 17 bytes in 17 s
+    link.carry(PARTS)
+    assert clock.now == 18
+    link.carry(PARTS, since=5.0)
+    assert clock.now == 17 + 17 + 1, "it is late once, not twice"
+    link.carry_chunk(PARTS, PARTS, 0, 10, since=35.0)
+    assert clock.now == 35 + 10 + 1, "nothing waited when it was free"
+    link.carry_chunk(PARTS, PARTS, 10, 17, since=-math.inf)
+    assert clock.now == 45 + 7 + 1

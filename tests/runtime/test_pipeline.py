@@ -1,5 +1,6 @@
 """Who is served first, who is given up, and what is in a slot in the end."""
 
+import math
 import threading
 from collections.abc import Iterator, Sequence
 from typing import Any
@@ -34,15 +35,22 @@ class Held(Link):
         self.begun.release()
         assert self.may.acquire(timeout=SOON_S)
 
-    def carry(self, parts: Sequence[Bytes]) -> tuple[Sequence[Bytes], None]:
+    def carry(
+        self, parts: Sequence[Bytes], since: float = math.inf
+    ) -> tuple[Sequence[Bytes], None]:
         self._hold()
-        return super().carry(parts)
+        return super().carry(parts, since)
 
     def carry_chunk(
-        self, parts: Sequence[Bytes], into: Sequence[Bytes], begin: int, end: int
+        self,
+        parts: Sequence[Bytes],
+        into: Sequence[Bytes],
+        begin: int,
+        end: int,
+        since: float = math.inf,
     ) -> None:
         self._hold()
-        super().carry_chunk(parts, into, begin, end)
+        super().carry_chunk(parts, into, begin, end, since)
 
     def wait_begun(self) -> None:
         assert self.begun.acquire(timeout=SOON_S)

@@ -10,7 +10,7 @@ from offsim.testbed.generated import generated_model
 from offsim.trace.cut import cut, joined
 from tests.builders import TOY
 
-EFFORT = Effort(rounds=4, requests=2, tokens=5, repeats=2, experts=2)
+EFFORT = Effort(rounds=4, requests=2, tokens=5, repeats=2)
 KEYS = [("raw", 0.0), ("cuszp", 2.0**-8), ("sz3", 2.0**-8)]
 
 
@@ -34,7 +34,7 @@ def test_a_calibration_keeps_how_sure_it_is() -> None:
         assert any(path.startswith(part) for path in varied), part
     assert not any("bound" in path or "ratio" in path for path in varied)
     assert floats(replicate(made, 2)).keys() == floats(made).keys()
-    assert len(made.inner_runs) == 2 + len(MISS_SECONDS) + len(KEYS)
+    assert len(made.inner_runs) == 2 + len(MISS_SECONDS) + 2 * len(KEYS)
     for run in made.inner_runs:
         assert len(run.prefill) == len(run.decode) == EFFORT.rounds
         assert run.decode[0]

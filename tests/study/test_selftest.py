@@ -20,7 +20,7 @@ from tests.runtime.devices.fake_cuda import FakeCuda, FakeCupy, Quick
 
 @pytest.fixture(autouse=True)
 def _short(monkeypatch: pytest.MonkeyPatch) -> None:
-    effort = Effort(rounds=1, requests=1, tokens=3, repeats=1, experts=2)
+    effort = Effort(rounds=1, requests=1, tokens=3, repeats=1)
     monkeypatch.setattr(module, "EFFORT", effort)
     monkeypatch.setattr(module, "STORAGES", (("raw", 0.0), ("cuszp", 2.0**-9)))
     for name, value in {"REQUESTS": 1, "TOKENS": 3, "REPEATS": 1, "SLOTS": 2}.items():

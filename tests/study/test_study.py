@@ -14,7 +14,7 @@ from offsim.testbed.tasks import TASKS
 from offsim.trace import load_trace
 
 SMALL = Plan(
-    Effort(rounds=1, requests=1, tokens=4, repeats=2, experts=2),
+    Effort(rounds=1, requests=1, tokens=4, repeats=2),
     requests=1, tokens=3, slots=(3,), paces=(4.0,), repeats=1, items=2,
 )  # fmt: skip
 

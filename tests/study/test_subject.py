@@ -19,7 +19,7 @@ from offsim.trace import Trace
 from offsim.trace.cut import cut, joined
 from tests.builders import TOY, foreseen
 
-EFFORT = Effort(rounds=1, requests=2, tokens=3, repeats=2, experts=2)
+EFFORT = Effort(rounds=1, requests=2, tokens=3, repeats=2)
 PLAN = Plan(EFFORT, requests=2, tokens=4, slots=(1, 2), paces=(1.0,), repeats=1, items=0)
 KEYS = [("raw", 0.0), ("cuszp", 2.0**-8)]
 SHAPE = (3, 4, 16, 24)

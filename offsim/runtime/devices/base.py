@@ -5,6 +5,7 @@ asks the device for one thing, and waits until it is done; the device does it on
 and says when it began and ended, if it knows better than the thread that waits.
 """
 
+import math
 from collections.abc import Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
@@ -48,8 +49,14 @@ class Carrier(Protocol):
     def bytes_per_s(self) -> float | None:
         """Its pace; None for as fast as it is."""
 
-    def carry(self, parts: Sequence[Bytes]) -> tuple[Sequence[Arrived], Stamps | None]:
+    def carry(
+        self, parts: Sequence[Bytes], since: float = math.inf
+    ) -> tuple[Sequence[Arrived], Stamps | None]:
         """Carry arrays [bytes] uint8, and wait until they are there.
+
+        Args:
+            parts: what is carried.
+            since: when they began to wait, s on the run's clock; not before now by default.
 
         Returns:
             What has arrived; and when, or None where the thread that waits knows it best.
@@ -59,7 +66,12 @@ class Carrier(Protocol):
         """Where arrays [bytes] uint8 arrive that are carried in chunks."""
 
     def carry_chunk(
-        self, parts: Sequence[Bytes], into: Sequence[Arrived], begin: int, end: int
+        self,
+        parts: Sequence[Bytes],
+        into: Sequence[Arrived],
+        begin: int,
+        end: int,
+        since: float = math.inf,
     ) -> Stamps | None:
         """Carry one chunk of arrays [bytes] uint8 that are thought of as one, and wait for it.
 
@@ -68,6 +80,7 @@ class Carrier(Protocol):
             into: the `room` for them.
             begin: first byte of the chunk, counted over all parts.
             end: first byte that no longer belongs to it.
+            since: as for `carry`.
 
         Returns:
             When, or None where the thread that waits knows it best.

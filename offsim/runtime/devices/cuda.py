@@ -7,6 +7,7 @@ lock; so whatever was loaded is there before compute hears of it, and memory is 
 another stream before it is no longer used.
 """
 
+import math
 import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
@@ -219,8 +220,10 @@ class _Copies:
     def __init__(self, device: Cuda, bytes_per_s: float | None) -> None:
         self._device, self.bytes_per_s = device, bytes_per_s
 
-    def carry(self, parts: Sequence[Bytes]) -> tuple[Sequence[torch.Tensor], Stamps]:
-        """Copy arrays [bytes] uint8 into new memory of the device."""
+    def carry(
+        self, parts: Sequence[Bytes], since: float = math.inf
+    ) -> tuple[Sequence[torch.Tensor], Stamps]:
+        """Copy arrays [bytes] uint8 into new memory of the device; it begins when it is asked."""
 
         def work() -> list[torch.Tensor]:
             into = [self._device.room(source.numel()) for source in sources]
@@ -238,7 +241,12 @@ class _Copies:
         return room
 
     def carry_chunk(
-        self, parts: Sequence[Bytes], into: Sequence[torch.Tensor], begin: int, end: int
+        self,
+        parts: Sequence[Bytes],
+        into: Sequence[torch.Tensor],
+        begin: int,
+        end: int,
+        since: float = math.inf,
     ) -> Stamps:
         """Copy what belongs to a chunk."""
 

@@ -30,15 +30,18 @@ from offsim.simulate.fast.state import (
     AHEAD,
     CHUNKS,
     COLD,
+    COMPUTE_RATE,
     CONTENDED,
     COUNTED,
     END,
+    EXPERT_RATE,
     FREE,
     LIVE,
     NEVER,
     NEXT,
     NOW,
     NUMBER,
+    OTHER_RATE,
     PATH,
     POKED,
     READY,
@@ -233,6 +236,7 @@ def experts(
     for load in range(first_load, then):
         work(st, rows, live, st[SUBMIT])
         ask_for(plan, s, load, True)
+    st[COMPUTE_RATE] = st[EXPERT_RATE]
     nth = 0  # the awaited are in router order, so the residents are those between them
     for at in range(first_use, last_use):
         use = at & SURE
@@ -259,6 +263,7 @@ def experts(
         for later in range(nth, waiting):
             awaited[later], scratch.loads[later] = awaited[later + 1], scratch.loads[later + 1]
         work(st, rows, live, plan.durations[plan.run[use] & SURE])
+    st[COMPUTE_RATE] = st[OTHER_RATE]
     return idle
 
 

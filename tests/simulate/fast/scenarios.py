@@ -25,6 +25,7 @@ def machines(draw: st.DrawFn) -> Machine:
         servers=np.array([draw(st.sampled_from([1, 1, 2, 3])) for _ in STAGES]),
         decoder=draw(st.sampled_from([STAGES.index("host decode"), STAGES.index("device decode")])),
         compute_rate=rate_of(draw(slowdowns)),
+        expert_rate=rate_of(draw(slowdowns)),
         decode_rate=rate_of(draw(slowdowns)),
         pipelined=draw(st.booleans()),
         cooling_idle=idle,
