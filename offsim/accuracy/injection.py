@@ -13,7 +13,7 @@ from offsim.accuracy.scopes import ALL, Places, ScopeText, Usage
 from offsim.accuracy.sources import Source, source_named
 from offsim.codec.bounds import Bound
 from offsim.errors import InputError
-from offsim.model.experts import MATRICES, ExpertWeights, expert_modules, matrices_of, shape_of
+from offsim.model.experts import MATRICES, ExpertWeights, shape_of
 from offsim.model.hook import Resident, handled
 from offsim.policy.bounds import BoundText, Strict
 
@@ -92,9 +92,10 @@ class Perturbed(Resident):
         for number, error in enumerate(errors):
             owner[error.scope.mask(places)] = number
         makers = [(error, error.made_by()) for error in errors]
-        for layer, module in enumerate(expert_modules(model)):
+        for layer in range(shape.layers):
             for expert in np.flatnonzero((owner[layer] >= 0).any(1)).tolist():
-                before, own = self.experts[layer][expert], matrices_of(module, expert)
+                before = self.experts[layer][expert]
+                own = before.matrices
                 makers_here = [makers[n] if n >= 0 else None for n in owner[layer, expert]]
                 changed = _changed(own, makers_here, (layer, expert))
                 self.experts[layer][expert] = _expert(before, own, changed)

@@ -8,9 +8,12 @@ import torch
 from transformers import PreTrainedModel
 
 from offsim.errors import InputError
+from offsim.model.layouts import BIG, ExpertsModule, Layout, in_memory, is_driven, why_not
 
 MATRICES = ("gate", "up", "down")
 """The weights of one expert, in the order in which they are stored."""
+TOP_K = ("num_experts_per_tok", "num_experts_per_token", "experts_per_token", "moe_topk", "moe_k")
+"""What configurations call the number of experts that a token takes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,47 +63,52 @@ class Experts(Protocol):
         """Gate [width, hidden], up [width, hidden] and down [hidden, width], in stored dtype."""
 
 
-class ExpertsModule(Protocol):
-    """What transformers keeps for the experts of one layer.
-
-    Attributes:
-        gate_up_proj: [experts, 2 width, hidden].
-        down_proj: [experts, hidden, width].
-    """
-
-    gate_up_proj: torch.Tensor
-    down_proj: torch.Tensor
-
-
 def expert_modules(model: PreTrainedModel) -> list[ExpertsModule]:
-    """The experts module of each MoE layer, in layer order.
+    """The experts module of each MoE layer, in layer order; dense layers have none.
 
     Raises:
-        InputError: the model has none that offsim can drive.
+        InputError: the model has none that offsim can drive; it says what is missing.
     """
-    candidates = [m for m in model.modules() if hasattr(m, "gate_up_proj")]
-    experts = cast(list[ExpertsModule], [m for m in candidates if hasattr(m, "down_proj")])
-    found = [m for m in experts if m.gate_up_proj.ndim == 3]
+    found = [module for module in model.modules() if is_driven(module)]
     if not found:
-        name = type(model).__name__
-        raise InputError(f"{name} has no fused experts (gate_up_proj [experts, 2 width, hidden])")
-    return found
+        raise InputError(f"{type(model).__name__} {why_not(model)}")
+    return cast(list[ExpertsModule], found)
 
 
 def shape_of(model: PreTrainedModel, dtype_bytes: int = 2) -> ExpertShape:
     """Layout of a model's experts; every MoE layer must have the same."""
     modules = expert_modules(model)
-    shapes = {tuple(m.down_proj.shape) for m in modules}
+    shapes = {Layout.of(module).sizes(module) for module in modules}
     if len(shapes) != 1:
         raise InputError(f"{type(model).__name__}: layers with different experts {sorted(shapes)}")
     experts, hidden, width = shapes.pop()
     return ExpertShape(len(modules), experts, hidden, width, dtype_bytes)
 
 
+def top_k_of(model: PreTrainedModel) -> int:
+    """Experts that a token takes in each MoE layer.
+
+    Raises:
+        InputError: the configuration has none of the names for it (TOP_K).
+    """
+    config = model.config.get_text_config()
+    found = next((getattr(config, name) for name in TOP_K if hasattr(config, name)), None)
+    if not isinstance(found, int):
+        raise InputError(
+            f"the configuration of {type(model).__name__} does not say how many experts a token "
+            f"takes ({', '.join(TOP_K)})"
+        )
+    return found
+
+
 def matrices_of(module: ExpertsModule, expert: int) -> tuple[torch.Tensor, ...]:
-    """Gate [width, hidden], up [width, hidden] and down [hidden, width] of one expert, as views."""
-    gate, up = module.gate_up_proj[expert].detach().chunk(2)
-    return gate, up, module.down_proj[expert].detach()
+    """Gate [width, hidden], up [width, hidden] and down [hidden, width] of one expert, as views.
+
+    Raises:
+        InputError: the model was loaded without its experts.
+    """
+    gate_up, down = (in_memory(getattr(module, name))[expert].detach() for name in BIG)
+    return Layout.of(module).matrices(gate_up, down)
 
 
 @torch.no_grad()
@@ -131,6 +139,23 @@ class ExpertWeights:
 
     gate_up: torch.Tensor
     down: torch.Tensor
+
+    @classmethod
+    def of(cls, module: ExpertsModule, expert: int) -> "ExpertWeights":
+        """Those of a module: views where it keeps them in this form, else copies.
+
+        Raises:
+            InputError: the model was loaded without its experts.
+        """
+        gate, up, down = matrices_of(module, expert)
+        if Layout.of(module) == Layout(transposed=False, interleaved=False):
+            return cls(module.gate_up_proj[expert].detach(), down)
+        return cls(torch.cat((gate, up)), down.contiguous())
+
+    @property
+    def matrices(self) -> tuple[torch.Tensor, ...]:
+        """Gate [width, hidden], up [width, hidden] and down [hidden, width], as views."""
+        return *self.gate_up.chunk(2), self.down
 
     @classmethod
     def over(cls, flat: torch.Tensor, shape: ExpertShape) -> "ExpertWeights":

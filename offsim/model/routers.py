@@ -11,6 +11,7 @@ from transformers import PreTrainedModel
 
 from offsim.errors import InputError
 from offsim.model.experts import expert_modules
+from offsim.model.layouts import is_driven
 
 NAMES = ("gate", "router")
 """What transformers calls the router that stands beside the experts of a layer."""
@@ -26,7 +27,7 @@ def router_modules(model: PreTrainedModel) -> list[torch.nn.Module]:
         id(experts): module
         for module in model.modules()
         for experts in module.children()
-        if hasattr(experts, "gate_up_proj")
+        if is_driven(experts)
     }
     found = []
     for layer, experts in enumerate(expert_modules(model)):

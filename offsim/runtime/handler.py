@@ -8,6 +8,7 @@ from functools import partial
 import torch
 
 from offsim.model.experts import mixed
+from offsim.model.formulas import FeedForward, Formula, plain
 from offsim.policy.cache import Decision
 from offsim.policy.decider import Decider
 from offsim.policy.evictions import Key
@@ -21,9 +22,6 @@ from offsim.runtime.pipeline import Pipeline
 from offsim.runtime.stages import output_of
 from offsim.runtime.waiting import Job
 
-FeedForward = Callable[[torch.Tensor], torch.Tensor]
-"""Gives the output of an expert for hidden states."""
-
 
 class Offloaded:
     """Loads what is missing, runs each expert as soon as it is there, and loads ahead.
@@ -35,6 +33,7 @@ class Offloaded:
         gates: what those of the next layers choose.
         device: that computes. It is asked for the time where compute has ended something, and its
             compute is then through: what has run is no longer read.
+        formula: what experts compute beside their weights.
     """
 
     def __init__(
@@ -44,7 +43,9 @@ class Offloaded:
         pipeline: Pipeline,
         gates: Foresight,
         device: Device = CPU,
+        formula: Formula = plain,
     ) -> None:
+        self._formula = formula
         self.decider, self.arena, self.pipeline, self.gates = decider, arena, pipeline, gates
         self._now = device.now
         self.record = RunRecord("MEASURED")
@@ -202,7 +203,7 @@ class Offloaded:
         self, layer: int, expert: int, tokens: int, times: LayerTimes
     ) -> Iterator[tuple[int, FeedForward]]:
         start = time.perf_counter()
-        yield expert, self.arena.weights(layer, expert)
+        yield expert, self._formula(layer, expert, self.arena.weights(layer, expert))
         times.experts.append((tokens, start, self._now()))
 
 

@@ -10,6 +10,8 @@ from transformers import PreTrainedModel
 
 from offsim.codec import Codec, codec_named
 from offsim.errors import InputError
+from offsim.model.experts import ExpertShape, shape_of, top_k_of
+from offsim.model.formulas import Formula, formula_of, plain
 from offsim.model.generate import greedy_tokens
 from offsim.model.hook import handled
 from offsim.policy.decider import live_decider
@@ -65,7 +67,7 @@ def run_offloaded(
     `if __name__ == "__main__"`.
 
     Args:
-        model: whose own experts are not used.
+        model: whose own experts are not used; it may have been loaded without them.
         store: its experts in host memory, under the policy's codec and bound.
         policy: codec and bound, cache and slots, prefetcher, how loads move.
         prompts: ids of each request.
@@ -78,7 +80,9 @@ def run_offloaded(
         device: computes; what the model has beside its experts is copied there for the time.
 
     Raises:
-        InputError: as for `offloaded`, or the gates cannot be asked ahead.
+        InputError: as for `offloaded`, the gates cannot be asked ahead, the experts of the store
+            are of another shape than the model's, or the host is to compute experts that have
+            biases or an activation of their own.
         RunError: a load failed, or a process that decodes did not start.
     """
 
@@ -99,9 +103,35 @@ def run_offloaded(
                 tokens.append(greedy_tokens(model, prompt, count, before, after))
         return tokens
 
-    top_k = model.config.num_experts_per_tok
-    run = partial(offloaded, store, policy, top_k, partial(Gates, model), drive)
-    return run(link_bytes_per_s, profile, folder=folder, device=device)
+    own = shape_of(model, store.shape.dtype_bytes)
+    if own != store.shape:
+        raise InputError(
+            f"{type(model).__name__} has {_sizes(own)}, and the store {_sizes(store.shape)}; make "
+            "the store from the same model"
+        )
+    check_host(model, policy)
+    run = partial(offloaded, store, policy, top_k_of(model), partial(Gates, model), drive)
+    return run(link_bytes_per_s, profile, folder=folder, device=device, formula=formula_of(model))
+
+
+def check_host(model: PreTrainedModel, policy: Policy) -> None:
+    """Refuse a policy under which the host would leave out a part of what experts compute.
+
+    Raises:
+        InputError: it is to compute experts that have biases or an activation of their own.
+    """
+    if policy.host_tokens and formula_of(model) is not plain:
+        raise InputError(
+            f"the host computes SwiGLU without biases, which is not all that the experts of "
+            f"{type(model).__name__} do; have the device compute all of them (host tokens 0)"
+        )
+
+
+def _sizes(shape: ExpertShape) -> str:
+    return (
+        f"{shape.layers} MoE layers of {shape.experts} experts, hidden {shape.hidden}, width "
+        f"{shape.width}"
+    )
 
 
 def offloaded(
@@ -115,6 +145,7 @@ def offloaded(
     staged: int | None = None,
     folder: Path | None = None,
     device: Device = CPU,
+    formula: Formula = plain,
 ) -> Run:
     """Run whatever calls experts, step by step and layer by layer, with the experts offloaded.
 
@@ -131,6 +162,7 @@ def offloaded(
         folder: on the disk beneath host memory, where the run makes one of its own for the time
             that it takes; None for that of temporary files.
         device: computes, and has the slots.
+        formula: what experts compute beside their weights.
 
     Raises:
         InputError: experts are stored under another codec or bound than the policy's, cannot be
@@ -173,7 +205,7 @@ def offloaded(
             device=device,
         )
         open_until_the_end.callback(pipeline.close)
-        handler = Offloaded(decider, arena, pipeline, gates, device)
+        handler = Offloaded(decider, arena, pipeline, gates, device, formula)
         with single_compute_thread(), device.computing():
             pipeline.warm_up(device.slots(1, shape.values)[0])
             tokens = drive(handler)

@@ -32,7 +32,7 @@ class _Own:
 
     def matrices(self, layer: int, expert: int) -> Sequence[torch.Tensor]:
         module = expert_modules(self.model)[layer]
-        return [weights.to(self.dtype) for weights in matrices_of(module, expert)]
+        return [weights.to(self.dtype).contiguous() for weights in matrices_of(module, expert)]
 
 
 @dataclass(frozen=True)

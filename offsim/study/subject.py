@@ -17,7 +17,7 @@ from offsim.calibration.schema import ModelFacts
 from offsim.codec import Codec
 from offsim.codec.blob import DTYPE_NAMES
 from offsim.errors import InputError
-from offsim.model.experts import ExpertShape, expert_modules, matrices_of, shape_of
+from offsim.model.experts import ExpertShape, expert_modules, matrices_of, shape_of, top_k_of
 from offsim.policy.bounds import Bounds
 from offsim.policy.policy import Policy
 from offsim.runtime.devices import CPU, Device
@@ -118,7 +118,7 @@ class ModelSubject:
     @property
     def facts(self) -> ModelFacts:
         """Name and sizes."""
-        return _facts(self.name, shape_of(self.model), self.model.config.num_experts_per_tok)
+        return _facts(self.name, shape_of(self.model), top_k_of(self.model))
 
     @property
     def lookahead(self) -> int:
@@ -128,7 +128,7 @@ class ModelSubject:
     def matrices(self) -> Sequence[torch.Tensor]:
         """Gate, up and down of the first expert, bf16."""
         module = expert_modules(self.model)[0]
-        return [weights.to(torch.bfloat16) for weights in matrices_of(module, 0)]
+        return [weights.to(torch.bfloat16).contiguous() for weights in matrices_of(module, 0)]
 
     def store(
         self, codec: Codec, bound: float | Bounds, progress: Callable[[], None] = lambda: None

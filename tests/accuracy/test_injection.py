@@ -7,8 +7,9 @@ from offsim.accuracy.injection import Perturbed, WeightError, injected
 from offsim.accuracy.scopes import Scope
 from offsim.codec.bounds import Bound
 from offsim.errors import InputError
-from offsim.model.experts import MATRICES, expert_modules, matrices_of
+from offsim.model.experts import MATRICES, change_experts, expert_modules, matrices_of
 from offsim.model.hook import Resident, handled
+from tests.families import FAMILIES, family
 
 IDS = torch.tensor([[5, 6, 7, 8, 90, 100], [17, 3, 44, 9, 1, 127]])
 
@@ -161,3 +162,26 @@ def test_errors_of_no_known_source_are_refused() -> None:
 def test_a_scope_of_another_model_is_refused(tiny_model: PreTrainedModel) -> None:
     with pytest.raises(InputError, match="the model has layers 0 to 2"):
         Perturbed(tiny_model, uniform("0.1", "layer:3"))
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_every_family_takes_errors_as_its_weights_do(name: str) -> None:
+    """An injected error gives what the same error written into the weights gives."""
+    model = family(name)
+    codec = WeightError(source="codec:cuszp", bound=Bound(0.02), scope=Scope("matrix:up,down"))
+    handler = Perturbed(model, codec)
+    assert (handler.largest[:, :, 1:] > 0).all()
+    assert not handler.largest[:, :, 0].any()
+    with torch.inference_mode():
+        with handled(model, Resident(model)):
+            before = logits(model)
+        with injected(model, codec):
+            found = logits(model)
+        change_experts(
+            model,
+            lambda layer, expert, matrix, _: handler.experts[layer][expert].matrices[matrix],
+        )
+        with handled(model, Resident(model)):
+            expected = logits(model)
+    assert torch.equal(found, expected)
+    assert not torch.equal(found, before)

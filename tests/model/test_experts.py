@@ -2,7 +2,7 @@ import itertools
 
 import pytest
 import torch
-from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedModel
+from transformers import LlamaConfig, LlamaForCausalLM, PreTrainedConfig, PreTrainedModel
 
 from offsim.errors import InputError
 from offsim.model.experts import (
@@ -15,6 +15,7 @@ from offsim.model.experts import (
     matrices_of,
     mixed,
     shape_of,
+    top_k_of,
 )
 
 HIDDEN, WIDTH = 32, 24
@@ -58,6 +59,16 @@ def test_model_without_experts_is_refused() -> None:
     )
     with pytest.raises(InputError, match="LlamaForCausalLM has no fused experts"):
         expert_modules(LlamaForCausalLM(config))
+
+
+def test_top_k_is_read_by_any_of_its_names(tiny_model: PreTrainedModel) -> None:
+    assert top_k_of(tiny_model) == 2
+    tiny_model.config = PreTrainedConfig()
+    tiny_model.config.moe_topk = 5
+    assert top_k_of(tiny_model) == 5
+    del tiny_model.config.moe_topk
+    with pytest.raises(InputError, match="does not say how many experts a token takes"):
+        top_k_of(tiny_model)
 
 
 def test_layers_that_differ_are_refused(tiny_model: PreTrainedModel) -> None:

@@ -3,8 +3,8 @@ import torch
 from transformers import PreTrainedModel
 
 from offsim.errors import InputError
-from offsim.model.experts import expert_modules
-from offsim.model.hook import Resident, handled
+from offsim.model.experts import expert_modules, matrices_of, shape_of
+from offsim.model.hook import Fetched, Resident, handled
 
 IDS = torch.tensor([[5, 6, 7, 8, 90, 100], [17, 3, 44, 9, 1, 127]])
 
@@ -117,3 +117,45 @@ def test_blocks_may_nest(tiny_model: PreTrainedModel) -> None:
         assert calls == []
         tiny_model(input_ids=ids)
     assert calls == [0, 1, 2]
+
+
+class Counted:
+    """The experts of a model, with a note of what was read."""
+
+    def __init__(self, model: PreTrainedModel) -> None:
+        self.modules, self.shape = expert_modules(model), shape_of(model)
+        self.read: list[tuple[int, int]] = []
+
+    def identity(self, layer: int, expert: int) -> tuple[int, int]:
+        return layer, expert
+
+    def matrices(self, layer: int, expert: int) -> list[torch.Tensor]:
+        self.read.append((layer, expert))
+        return [weights.bfloat16() for weights in matrices_of(self.modules[layer], expert)]
+
+
+@pytest.mark.parametrize("room", [0, 1, 5, 12])
+def test_fetched_experts_give_the_bits_of_resident_ones(
+    tiny_model: PreTrainedModel, room: int
+) -> None:
+    with handled(tiny_model, Resident(tiny_model)):
+        expected = logits(tiny_model)
+    experts = Counted(tiny_model)
+    handler = Fetched(tiny_model, experts, room * 4 * experts.shape.values)
+    with handled(tiny_model, handler):
+        assert torch.equal(logits(tiny_model), expected)
+        first = list(experts.read)
+        assert torch.equal(logits(tiny_model), expected)
+    assert len(first) == len(set(first)) <= 12
+    # Room for all: nothing is read twice. Room for less: what was used last is read last.
+    assert (len(experts.read) == len(first)) == (room == 12)
+    assert len(handler._kept) == min(max(1, room), len(first))
+
+
+def test_the_experts_used_last_are_kept(tiny_model: PreTrainedModel) -> None:
+    experts = Counted(tiny_model)
+    handler = Fetched(tiny_model, experts, 2 * 4 * experts.shape.values)
+    hidden, weight = torch.ones(1, 32), torch.ones(1, 1)
+    for expert in (0, 1, 0, 2, 0, 1):
+        handler(0, hidden, torch.tensor([[expert]]), weight)
+    assert experts.read == [(0, 0), (0, 1), (0, 2), (0, 1)]

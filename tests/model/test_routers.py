@@ -139,6 +139,7 @@ class _Experts(torch.nn.Module):
         super().__init__()
         self.gate_up_proj = torch.nn.Parameter(torch.zeros(2, 8, 4))
         self.down_proj = torch.nn.Parameter(torch.zeros(2, 4, 4))
+        self.is_transposed = False
 
 
 def test_a_model_without_a_router_is_refused() -> None:

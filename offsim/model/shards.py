@@ -1,0 +1,178 @@
+"""The tensors of a checkpoint folder: which file has which, and reading one at a time.
+
+Only safetensors files are read. Their headers are read once, when the folder is opened; a tensor,
+or one slice of it, is copied out of a memory map that is closed again, so that no more than that
+slice stays in memory.
+"""
+
+import json
+import re
+from collections.abc import Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors import SafetensorError, safe_open
+
+from offsim.errors import FormatError, InputError
+from offsim.files import read_text
+
+CONFIG, INDEX, WHOLE = "config.json", "model.safetensors.index.json", "model.safetensors"
+NUMBERED = re.compile(r"(.*)-(\d+)-of-(\d+)\.safetensors")
+PICKLED = ("*.bin", "*.pt", "*.pth")
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where a tensor is.
+
+    Attributes:
+        file: that has it.
+        dtype: as safetensors writes it, such as BF16.
+        shape: of it.
+    """
+
+    file: Path
+    dtype: str
+    shape: tuple[int, ...]
+
+
+class Shards:
+    """The tensors of a folder.
+
+    Args:
+        folder: `model.safetensors.index.json` and its files, or `model.safetensors`, or any
+            other safetensors files; `config.json` may be there.
+
+    Attributes:
+        config: of `config.json`; empty where there is none.
+        tensors: every tensor by its name.
+
+    Raises:
+        InputError: no safetensors file, one that is damaged, cut or missing, or one that the index
+            misdescribes.
+        FormatError: the index or the config is not JSON as transformers writes it.
+    """
+
+    def __init__(self, folder: Path) -> None:
+        if not folder.is_dir():
+            raise InputError(f"{folder}: no such folder; give the folder of a checkpoint")
+        self.folder = folder
+        self.config = config_in(folder / CONFIG) if (folder / CONFIG).exists() else {}
+        index = folder / INDEX
+        self.tensors: dict[str, Place] = {}
+        if index.exists():
+            owners = _weight_map(index)
+            for name in sorted(set(owners.values())):
+                self._add(folder / name)
+            self._check(index, owners)
+        else:
+            for file in _plain_files(folder):
+                self._add(file)
+
+    def read(self, name: str, part: int | None = None) -> torch.Tensor:
+        """A tensor, or its slice `part` of the first axis, in memory of its own, as stored.
+
+        Raises:
+            InputError: its file cannot be read any more.
+        """
+        with opened(self.tensors[name].file) as tensors:
+            found = tensors.get_tensor(name) if part is None else tensors.get_slice(name)[part]
+            copied: torch.Tensor = found.clone()
+        return copied
+
+    def _add(self, file: Path) -> None:
+        with opened(file) as tensors:
+            for name in tensors.keys():  # noqa: SIM118  # not a dict
+                place = tensors.get_slice(name)
+                if name in self.tensors:
+                    raise InputError(
+                        f"{file}: it has the tensor {name} that {self.tensors[name].file.name} has "
+                        f"too; remove the file that is not of this checkpoint, or add {INDEX}"
+                    )
+                self.tensors[name] = Place(file, place.get_dtype(), tuple(place.get_shape()))
+
+    def _check(self, index: Path, owners: Mapping[str, str]) -> None:
+        for name, owner in owners.items():
+            if name not in self.tensors or self.tensors[name].file.name != owner:
+                raise InputError(
+                    f"{self.folder / owner}: it has no tensor {name}, which {index.name} says it "
+                    "has; download it again"
+                )
+
+
+@contextmanager
+def opened(file: Path) -> Iterator[Any]:
+    """An open safetensors file, whatever is wrong with it as an error that names it.
+
+    Raises:
+        InputError: there is no such file, or it is damaged or cut.
+    """
+    if not file.is_file():
+        raise InputError(f"{file}: no such file; it is a part of the checkpoint, download it again")
+    try:
+        with safe_open(file, "pt") as tensors:
+            yield tensors
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{file}: not a safetensors file, or a cut one ({error})") from error
+
+
+def config_in(path: Path) -> dict[str, Any]:
+    """The fields of a `config.json`.
+
+    Raises:
+        InputError: it cannot be read.
+        FormatError: it is not a JSON object.
+    """
+    try:
+        found = json.loads(read_text(path))
+    except json.JSONDecodeError as error:
+        raise FormatError(f"{path}: cannot be parsed: {error}") from error
+    if not isinstance(found, dict):
+        raise FormatError(f"{path}: a config is a JSON object, not {type(found).__name__}")
+    return found
+
+
+def _weight_map(index: Path) -> dict[str, str]:
+    """The file name of each tensor; it is a name only, so no file outside the folder is read."""
+    found = config_in(index).get("weight_map")
+    if not isinstance(found, dict) or not found:
+        raise FormatError(f"{index}: weight_map is missing; it says which file has which tensor")
+    for name, owner in found.items():
+        if not isinstance(owner, str) or Path(owner).name != owner:
+            raise FormatError(f"{index}: weight_map.{name} is {owner!r}, not the name of a file")
+        if not owner.endswith(".safetensors"):
+            raise FormatError(f"{index}: weight_map.{name} is {owner!r}, not a safetensors file")
+    return found
+
+
+def _plain_files(folder: Path) -> list[Path]:
+    """The files of a folder without an index."""
+    if (folder / WHOLE).is_file():
+        return [folder / WHOLE]
+    files = sorted(folder.glob("*.safetensors"))
+    if not files:
+        pickled = sorted(file.name for kind in PICKLED for file in folder.glob(kind))
+        raise InputError(
+            f"{folder}: no .safetensors file in this folder"
+            + (
+                f", only {pickled[0]}, which is a pickle and could run any program; convert it "
+                "with save_pretrained"
+                if pickled
+                else ""
+            )
+        )
+    for file in files:
+        numbered = NUMBERED.fullmatch(file.name)
+        if numbered is None:
+            continue
+        stem, digits, last = numbered[1], len(numbered[2]), numbered[3]
+        for number in range(1, int(last) + 1):
+            part = folder / f"{stem}-{number:0{digits}d}-of-{last}.safetensors"
+            if not part.is_file():
+                raise InputError(
+                    f"{part}: no such file; it is a part of the checkpoint, download it again"
+                )
+    return files
