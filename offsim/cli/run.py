@@ -9,13 +9,24 @@ import typer
 from offsim.cli import devices, display, options
 from offsim.cli.driven import Driven, tell_driven
 from offsim.cli.groups import PLACEMENT, Loading, Placement, Storage, grouped
+from offsim.cli.own_model import OwnModel
 from offsim.cli.precision import LowBelow, LowBlob, loading_low
 from offsim.cli.timelines import Timelines
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    import torch
+
     from offsim.policy.policy import Policy
     from offsim.runtime import ExpertStore
+    from offsim.runtime.devices import Device
+    from offsim.runtime.run import Run
     from offsim.study.subject import DrivenSubject, Subject
+    from offsim.trace import Trace
+
+REQUESTS = 2
+"""That run where nothing is said."""
 
 
 @grouped
@@ -36,23 +47,28 @@ def run(
     low_below: LowBelow = None,
     link: options.LinkSpeed = "paced",
     device: devices.DeviceOption = devices.Device.CPU,
-    requests: options.Requests = 2,
+    requests: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Requests, of mixed tasks: {REQUESTS}; or the first so many prompts: all.", min=1
+        ),
+    ] = None,
     tokens: options.Tokens = 24,
     seed: options.Seed = 5,
     driven: Driven,
+    own: OwnModel,
     timelines: Timelines,
     as_json: options.Json = False,
 ) -> None:
     """Run the embedded model with its experts offloaded, on this machine.
 
-    With --trace, the routing of the first requests of a trace drives generated experts instead.
+    With --trace, the routing of the first requests of a trace drives generated experts instead;
+    with --model, a checkpoint answers the prompts of a file, its experts read one at a time.
 
     Example: offsim run --codec cuszp --bound 0.0078125 --slots 4 --link 60 --prefetch gate
     """
     from offsim.cli.placement import with_memory
     from offsim.cli.policies import Pace, described, link_speed, resolved
-    from offsim.policy.decider import live_decider
-    from offsim.policy.tiers import Sizes
     from offsim.runtime.devices import device_named
     from offsim.trace import load_trace
 
@@ -64,43 +80,104 @@ def run(
     computes = device_named(device)
     known = load_trace(loading.profile) if loading.profile is not None else None
     routing = driven.subject()
-    shaped = known if routing is None else routing.trace
-    shape = (1, 1, 1)
-    if shaped is not None:
-        shape = (shaped.layers, shaped.info.experts_per_layer, shaped.top_k)
-    nothing = Sizes(lambda _: 0, 0)
-    live_decider(policy, shape, lambda _: 0, known, nothing)  # refuses an oracle early
+    is_own = _checked(own, routing)
+    _check_policy(policy, known, known if routing is None else routing.trace)
     if routing is not None:
         policy = with_memory(policy, memory, routing.facts)
         _check_driven(routing, policy, driven.budget, paced=speed is Pace.PACED)
         tell_driven(routing)
     with display.progress() as tell:
-        tell("loading the embedded model" if routing is None else "generating experts", 0.0)
+        tell("loading the model" if routing is None else "generating experts", 0.0)
         from offsim.codec import codec_named
-        from offsim.record import metrics_of
         from offsim.runtime import check_placement, check_transfer
         from offsim.study.plan import part
         from offsim.study.samplers import resident_layer_s
-        from offsim.study.study import by_place, embedded
+        from offsim.study.study import by_place
 
         codec = codec_named(policy.codec)
         check_transfer(policy.transfer)
         check_placement(policy, codec)
         computes.check(codec)
-        subject: Subject[Any] = replace(embedded() if routing is None else routing, device=computes)
-        asked = subject.checked(requests, seed) if routing is None else routing.requests[:requests]
+        opened = own.subject(tokens, computes) if is_own else None
+        subject = _subject(opened or routing, computes)
+        count = requests or (REQUESTS if opened is None else len(opened.prompts))
+        asked = subject.checked(count, seed) if routing is None else routing.requests[:count]
         facts = subject.facts
         policy = with_memory(policy, memory, facts)
+        if opened is not None:
+            opened.check(policy, facts.experts if speed is Pace.PACED else policy.slots)
         store = _stored(subject, policy, part(tell, 0.1, 0.3))
         pace = resolved(speed, lambda: resident_layer_s(subject, store, asked), store.shape.bytes)
         running = by_place(part(tell, 0.3, 1.0), "running", subject.steps(asked, tokens))
         ran = subject.run(store, policy, asked, tokens, pace, running, known, disk)
     for note in ran.notes:
         typer.echo(f"offsim: note: {note}", err=True)
-    stored = "bf16" if routing is None else routing.dtype
-    ratio = {f"ratio_{stored}": round(store.ratio, 4)}
-    display.show_metrics(described(policy), metrics_of(ran.record), as_json, None, **ratio)
+    dtype = subject.matrices()[0].dtype
+    answers = [] if opened is None else opened.answers(ran.tokens)
+    _show(described(policy), ran, (dtype, store.ratio), answers, as_json)
     timelines.write(ran.record, described(policy), facts.name, pace)
+
+
+def _show(
+    title: str,
+    ran: "Run",
+    ratio: "tuple[torch.dtype, float]",
+    answers: "Sequence[str]",
+    as_json: bool,
+) -> None:
+    """Print what a run gave, its ratio against the stored dtype, and what a checkpoint answered."""
+    from offsim.codec.blob import DTYPE_NAMES
+    from offsim.record import metrics_of
+
+    more: dict[str, Any] = {f"ratio_{DTYPE_NAMES[ratio[0]]}": round(ratio[1], 4)}
+    if answers and as_json:
+        more["answers"] = list(answers)
+    display.show_metrics(title, metrics_of(ran.record), as_json, None, **more)
+    if answers and not as_json:
+        display.show_facts("Answers", {f"prompt {at}": said for at, said in enumerate(answers, 1)})
+
+
+def _check_policy(policy: "Policy", known: "Trace | None", shaped: "Trace | None") -> None:
+    """Refuse early what no run can do, such as an oracle.
+
+    Args:
+        policy: asked for.
+        known: profile that it may learn from.
+        shaped: trace of the experts that will run, where there is one.
+
+    Raises:
+        InputError: it is one, or needs another profile.
+    """
+    from offsim.policy.decider import live_decider
+    from offsim.policy.tiers import Sizes
+
+    shape = (1, 1, 1)
+    if shaped is not None:
+        shape = (shaped.layers, shaped.info.experts_per_layer, shaped.top_k)
+    live_decider(policy, shape, lambda _: 0, known, Sizes(lambda _: 0, 0))
+
+
+def _checked(own: OwnModel, routing: "DrivenSubject | None") -> bool:
+    """Whether a checkpoint runs.
+
+    Raises:
+        InputError: a trace is to drive at the same time, or as for `OwnModel.check`.
+    """
+    from offsim.errors import InputError
+
+    if own.check() and routing is not None:
+        raise InputError("--model answers prompts and --trace drives experts; give one of them")
+    return own.model is not None
+
+
+def _subject(given: "Subject[Any] | None", device: "Device") -> "Subject[Any]":
+    """What runs on a device; the embedded model where nothing is given."""
+    from offsim.study.study import embedded
+    from offsim.study.subject import DrivenSubject, ModelSubject
+
+    subject = embedded() if given is None else given
+    assert isinstance(subject, ModelSubject | DrivenSubject)
+    return replace(subject, device=device)
 
 
 def _check_driven(routing: "DrivenSubject", policy: "Policy", nbytes: int, *, paced: bool) -> None:

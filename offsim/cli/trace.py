@@ -1,26 +1,38 @@
 """`offsim trace record|import|synth|cut|info`: router traces."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from offsim.cli import display, options
+from offsim.cli.groups import grouped
+from offsim.cli.own_model import OwnModel
 
 if TYPE_CHECKING:
+    from offsim.policy.policy import Policy
     from offsim.trace import Trace
 
+REQUESTS = 16
+"""That the embedded model answers where nothing is said."""
 app = typer.Typer(
     help="Record, import and make router traces, and look into them.", no_args_is_help=True
 )
 
 
 @app.command()
+@grouped
 def record(
+    *,
     out: Annotated[Path, typer.Option(help="Trace file to write.")],
     codec: options.Codec = "raw",
     bound: options.Bound = 0.0,
-    requests: options.Requests = 16,
+    requests: Annotated[
+        int | None,
+        typer.Option(
+            help=f"Requests, of mixed tasks: {REQUESTS}; or the first so many prompts: all.", min=1
+        ),
+    ] = None,
     tokens: options.Tokens = 32,
     seed: options.Seed = 5,
     lookahead: Annotated[
@@ -31,17 +43,26 @@ def record(
             min=0,
         ),
     ] = 0,
+    own: OwnModel,
     as_json: options.Json = False,
 ) -> None:
     """Record the router of the embedded model, as a codec and bound leave its experts.
+
+    With --model, that of a checkpoint whose experts are read as they are used; the trace is on
+    disk as it grows, so that a million tokens take no more memory than some thousand.
 
     Example: offsim trace record --out embedded.safetensors --requests 16 --tokens 32
     """
     from offsim.cli.policies import policy_of
     from offsim.files import check_writable
 
-    check_writable(out.parent)
     policy = policy_of(codec, bound)
+    is_own = own.check()
+    check_writable(out.parent)
+    if is_own:
+        facts = _recorded(own, out, policy, requests, tokens, lookahead)
+        _tell_recorded(facts, as_json)
+        return
     with display.progress() as tell:
         tell("loading the embedded model", 0.0)
         from offsim.codec import codec_named
@@ -54,15 +75,51 @@ def record(
 
         model = load()
         store = ExpertStore.of(model, codec_named(policy.codec), bound)
-        tell(f"recording {requests} requests", 0.3)
-        asked = prompts(requests, seed)
+        asked = prompts(requests or REQUESTS, seed)
+        tell(f"recording {len(asked)} requests", 0.3)
         trace = recorded(model, MODEL, store, asked, tokens, lookahead).trace
         save_trace(trace, out)
-    facts = {"trace": str(out), "tokens": trace.tokens, "layers": trace.layers}
+    shape = {"layers": trace.layers, "top_k": trace.top_k}
+    _tell_recorded({"trace": str(out), "tokens": trace.tokens, **shape}, as_json)
+
+
+def _recorded(
+    own: OwnModel, out: Path, policy: "Policy", requests: int | None, tokens: int, lookahead: int
+) -> dict[str, Any]:
+    """Record a checkpoint of the user; what there is to tell of the trace.
+
+    Raises:
+        InputError: another codec than raw, or as for `OwnModel.subject`.
+    """
+    from offsim.errors import InputError
+
+    if policy.codec != "raw":
+        raise InputError("--codec and --bound are of the embedded model; with --model give neither")
+    with display.progress() as tell:
+        tell("opening the checkpoint", 0.0)
+        from offsim.study.checkpoint import recorded_to
+
+        subject = own.subject(tokens)
+        asked = subject.checked(requests or len(subject.prompts), 0)
+        steps = iter(range(1, subject.steps(asked, tokens) + 1))
+
+        def progress() -> None:
+            step = next(steps)
+            tell(f"recording step {step} of {len(asked) * tokens}", step / (len(asked) * tokens))
+
+        rows = recorded_to(out, subject, asked, tokens, lookahead, progress)
+    shape = {"layers": subject.facts.layers, "top_k": subject.facts.top_k}
+    return {"trace": str(out), "tokens": rows, **shape}
+
+
+def _tell_recorded(facts: dict[str, Any], as_json: bool) -> None:
     if as_json:
         display.emit_json(facts)
     else:
-        typer.echo(f"{out}: {trace.tokens} tokens, {trace.layers} layers, top-{trace.top_k}")
+        typer.echo(
+            f"{facts['trace']}: {facts['tokens']} tokens, {facts['layers']} layers, "
+            f"top-{facts['top_k']}"
+        )
 
 
 @app.command(name="import")

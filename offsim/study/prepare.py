@@ -42,6 +42,23 @@ def under(model: PreTrainedModel, store: ExpertStore) -> PreTrainedModel:
     return changed
 
 
+def info_of(name: str, store: ExpertStore, requests: str) -> TraceInfo:
+    """The metadata of a trace that is recorded today.
+
+    Args:
+        name: of the model.
+        store: its experts.
+        requests: that it answers, in words.
+    """
+    return TraceInfo(
+        model=name,
+        experts_per_layer=store.shape.experts,
+        source=f"recorded by offsim on {date.today()}, {requests}",
+        codec=store.codec.name,
+        bound=store.bound,
+    )
+
+
 def recorded(
     model: PreTrainedModel,
     name: str,
@@ -54,11 +71,5 @@ def recorded(
 
     An error changes what the router chooses, so each codec and bound has a trace of its own.
     """
-    info = TraceInfo(
-        model=name,
-        experts_per_layer=store.shape.experts,
-        source=f"recorded by offsim on {date.today()}, {len(prompts)} requests of mixed tasks",
-        codec=store.codec.name,
-        bound=store.bound,
-    )
+    info = info_of(name, store, f"{len(prompts)} requests of mixed tasks")
     return Recorded(*record(under(model, store), prompts, count, info, lookahead))

@@ -155,13 +155,17 @@ class Trace:
             raise FormatError("trace: lookahead has the same expert twice for one token and layer")
 
 
+def metadata_of(info: TraceInfo) -> dict[str, str]:
+    """The metadata of a trace as its file has it."""
+    # What is None stays out of the file, so that a trace without it reads as it always did.
+    return {"offsim-trace": info.model_dump_json(exclude_none=True)}
+
+
 def save_trace(trace: Trace, path: Path) -> None:
     """Write a trace, whole or not at all."""
-    # What is None stays out of the file, so that a trace without it reads as it always did.
-    metadata = {"offsim-trace": trace.info.model_dump_json(exclude_none=True)}
     with replacing(path) as partial:
         arrays = {name: np.ascontiguousarray(array) for name, array in trace.arrays().items()}
-        save_file(arrays, partial, metadata)
+        save_file(arrays, partial, metadata_of(trace.info))
 
 
 def _array(file: Any, name: str, path: Path) -> npt.NDArray[Any]:

@@ -1,7 +1,6 @@
 """Recording a trace from a real model, through the experts hook."""
 
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Callable, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -13,6 +12,7 @@ from offsim.model.generate import greedy_tokens
 from offsim.model.hook import Handler, Resident, handled
 from offsim.model.routers import ahead, check_own_choice, router_modules
 from offsim.trace.format import DECODE, NOWHERE, PREFILL, Trace, TraceInfo
+from offsim.trace.stream import Rows
 
 
 class Recorder:
@@ -24,8 +24,8 @@ class Recorder:
         lookahead: how many layers ahead they are asked.
 
     Attributes:
-        passes: per forward pass, per layer, ids and weights [tokens, top_k].
-        predictions: per forward pass, per layer, ids [tokens, lookahead, top_k] that the routers
+        passes: per forward pass that was not taken, per layer, ids and weights [tokens, top_k].
+        predictions: for each of them, per layer, ids [tokens, lookahead, top_k] that the routers
             of the next layers choose; where `lookahead` is 0, nothing per pass.
     """
 
@@ -41,6 +41,21 @@ class Recorder:
         """A forward pass starts."""
         self.passes.append([])
         self.predictions.append([])
+
+    def taken(self, request: int, position: int, phase: int) -> Rows:
+        """The rows of the earliest pass that was not taken, which is then forgotten.
+
+        Args:
+            request: that the pass belongs to.
+            position: of its first token in the request's sequence.
+            phase: PREFILL or DECODE.
+        """
+        layers, predictions = self.passes.pop(0), self.predictions.pop(0)
+        ids, weights = (torch.stack(part, 1) for part in zip(*layers, strict=True))
+        rows = _rows(request, position, phase, ids, weights)
+        if self.lookahead:
+            rows["lookahead"] = _ids(torch.stack(predictions, 1))
+        return rows
 
     def __call__(
         self, layer: int, hidden: torch.Tensor, ids: torch.Tensor, weights: torch.Tensor
@@ -67,17 +82,19 @@ def record(
     count: int,
     info: TraceInfo,
     lookahead: int = 0,
+    inner: Handler | None = None,
 ) -> tuple[Trace, list[list[int]]]:
     """Record the router while the model answers prompts greedily, one after the other.
 
     Args:
-        model: with its experts resident.
+        model: with its experts resident, unless `inner` has them.
         prompts: ids of each request, at least one.
         count: tokens written for each, at least one; the last is not computed on, so a request has
             len(prompt) + count - 1 rows.
         info: metadata of the trace.
         lookahead: how many layers ahead the routers are asked with the hidden states that a
             layer's experts are called with; 0 leaves the array out.
+        inner: runs the experts; None for those of the model.
 
     Returns:
         The trace, and the tokens written for each request.
@@ -86,33 +103,60 @@ def record(
         InputError: no prompt, or no token to write; or the routers are to be asked ahead and
             cannot be found or asked.
     """
+    rows: list[Rows] = []
+    written = record_into(rows.append, model, prompts, count, lookahead, inner)
+    arrays = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
+    return Trace(info, **arrays), written
+
+
+def record_into(
+    add: Callable[[Rows], None],
+    model: PreTrainedModel,
+    prompts: Sequence[Sequence[int]],
+    count: int,
+    lookahead: int = 0,
+    inner: Handler | None = None,
+    progress: Callable[[], None] = lambda: None,
+) -> list[list[int]]:
+    """The same as `record`, with the rows of each forward pass given away as soon as it is done.
+
+    Args:
+        add: takes the rows of a pass.
+        model: as for `record`.
+        prompts: likewise.
+        count: likewise.
+        lookahead: likewise.
+        inner: likewise.
+        progress: called after each pass.
+
+    Returns:
+        The tokens written for each request.
+
+    Raises:
+        InputError: as for `record`.
+    """
     if not prompts or count < 1:
         raise InputError(f"a trace of {len(prompts)} prompts and {count} tokens has nothing in it")
     if lookahead < 0:
         raise InputError(f"lookahead is a number of layers, not {lookahead}")
     routers = router_modules(model) if lookahead else []
-    recorder = Recorder(Resident(model), routers, lookahead)
-    written, rows = [], []
+    recorder = Recorder(Resident(model) if inner is None else inner, routers, lookahead)
+    written = []
     with handled(model, recorder):
         for request, prompt in enumerate(prompts):
-            recorder.passes.clear()
-            recorder.predictions.clear()
-            written.append(greedy_tokens(model, prompt, count, before=recorder.begin))
-            position = 0
-            for step, layers in enumerate(recorder.passes):
-                ids, weights = (torch.stack(part, 1) for part in zip(*layers, strict=True))
-                row = _rows(request, position, DECODE if step else PREFILL, ids, weights)
-                if lookahead:
-                    row["lookahead"] = _ids(torch.stack(recorder.predictions[step], 1))
-                rows.append(row)
-                position += len(ids)
-    arrays = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
-    return Trace(info, **arrays), written
+
+            def after(step: int, request: int = request, length: int = len(prompt)) -> None:
+                position = length + step - 1 if step else 0
+                add(recorder.taken(request, position, DECODE if step else PREFILL))
+                progress()
+
+            written.append(greedy_tokens(model, prompt, count, recorder.begin, after))
+    return written
 
 
 def _rows(
     request: int, position: int, phase: int, ids: torch.Tensor, weights: torch.Tensor
-) -> dict[str, npt.NDArray[Any]]:
+) -> Rows:
     """The rows of one pass, by name."""
     tokens = len(ids)
     return {

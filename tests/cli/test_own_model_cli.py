@@ -1,0 +1,127 @@
+"""Commands that take a checkpoint of the user."""
+
+import json
+from pathlib import Path
+
+import pytest
+from tokenizers import Tokenizer
+from tokenizers.models import WordLevel
+from tokenizers.pre_tokenizers import Whitespace
+from transformers import PreTrainedModel, PreTrainedTokenizerFast
+
+from offsim.model.generate import greedy_tokens
+from offsim.model.hook import Resident, handled
+from offsim.trace import load_trace
+from offsim.trace.format import TraceInfo
+from offsim.trace.recorder import record
+from tests.families import family
+
+from .test_cli import run
+
+IDS = [[5, 6, 7], [90, 17]]
+TOKENS = 3
+
+
+@pytest.fixture(scope="module")
+def model() -> PreTrainedModel:
+    return family("gpt-oss")
+
+
+@pytest.fixture(scope="module")
+def files(model: PreTrainedModel, tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
+    """A checkpoint whose words are the ids of its tokens, and prompts as ids and as texts."""
+    folder = tmp_path_factory.mktemp("own") / "tiny"
+    model.save_pretrained(folder)
+    vocabulary = {str(token): token for token in range(128)}
+    tokenizer = Tokenizer(WordLevel(vocabulary | {"a": 128}, unk_token="0"))
+    tokenizer.pre_tokenizer = Whitespace()
+    PreTrainedTokenizerFast(tokenizer_object=tokenizer).save_pretrained(folder)
+    jsonl, text = folder.parent / "p.jsonl", folder.parent / "p.txt"
+    jsonl.write_text("\n".join(json.dumps({"ids": ids}) for ids in IDS))
+    text.write_text("\n".join(" ".join(map(str, ids)) for ids in IDS))
+    return {"model": str(folder), "jsonl": str(jsonl), "txt": str(text)}
+
+
+def answers(model: PreTrainedModel) -> list[str]:
+    with handled(model, Resident(model)):
+        return [" ".join(map(str, greedy_tokens(model, ids, TOKENS))) for ids in IDS]
+
+
+def given(files: dict[str, str], prompts: str) -> list[str]:
+    return ["--model", files["model"], "--prompts", files[prompts], "--tokens", str(TOKENS)]
+
+
+@pytest.mark.parametrize("prompts", ["jsonl", "txt"])
+def test_run_answers_the_prompts_of_a_file(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    model: PreTrainedModel,
+    files: dict[str, str],
+    prompts: str,
+) -> None:
+    asked = given(files, prompts)
+    assert run(monkeypatch, "run", *asked, "--link", "plain", "--slots", "3", "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["answers"] == answers(model)
+    assert facts["label"] == "MEASURED"
+    assert facts["ratio_f32"] == 1.0
+    assert run(monkeypatch, "run", *asked, "--link", "plain", "--requests", "1") == 0
+    shown = capsys.readouterr().out
+    assert answers(model)[0] in shown
+    assert "prompt 2" not in shown
+
+
+def test_record_writes_the_trace_of_the_model(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    model: PreTrainedModel,
+    files: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    out = tmp_path / "new" / "t.safetensors"
+    asked = [*given(files, "txt"), "--lookahead", "2", "--out", str(out)]
+    assert run(monkeypatch, "trace", "record", *asked) == 0
+    assert f"{out}: 9 tokens, 3 layers, top-3" in " ".join(capsys.readouterr().out.split())
+    trace = load_trace(out)
+    expected, _ = record(model, IDS, TOKENS, TraceInfo(**trace.info.model_dump()), 2)
+    for name, array in expected.arrays().items():
+        assert (trace.arrays()[name] == array).all(), name
+    assert trace.info.model == "tiny"
+    assert trace.info.layer_bytes == (3 * 32 * 16 * 4,) * 3
+    assert "2 prompts" in trace.info.source
+
+
+@pytest.mark.parametrize(
+    ("command", "says"),
+    [
+        ("run --model {model}", "--model and --prompts go together"),
+        ("run --prompts {txt}", "--model and --prompts go together"),
+        ("run --model none --prompts {txt}", "none"),
+        ("run --model {model} --prompts none.txt", "none.txt: cannot be read"),
+        ("run --model {model} --prompts {txt} --tokens 126", "has room for 2 beside"),
+        ("trace record --out t --model {model}", "--model and --prompts go together"),
+        (
+            "trace record --out t --model {model} --prompts {txt} --codec cuszp --bound 0.01",
+            "--codec and --bound are of the embedded model",
+        ),
+    ],
+)
+def test_what_cannot_be_is_named(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    files: dict[str, str],
+    tmp_path: Path,
+    command: str,
+    says: str,
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert run(monkeypatch, *command.format_map(files).split()) == 2
+    assert says in " ".join(capsys.readouterr().err.split())
+
+
+def test_slots_that_do_not_fit_are_refused(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], files: dict[str, str]
+) -> None:
+    monkeypatch.setattr("offsim.study.checkpoint.usual_memory", lambda: 200_000)
+    assert run(monkeypatch, "run", *given(files, "txt"), "--link", "plain") == 2
+    assert "slots a layer take" in " ".join(capsys.readouterr().err.split())
