@@ -2,9 +2,10 @@
 
     magic "OFSB" | version u16 | header bytes u32 | header CRC-32 u32 | header (JSON) | payload
 
-All numbers are little-endian. The header is canonical (sorted keys, no spaces). It names the codec
-and its options, the dtype and the shape of the tensor, the bound asked for and the one given to the
-codec, and the size and CRC-32 of the payload.
+All numbers are little-endian. The header is canonical (sorted keys, no spaces but at its end, where
+they move the payload to a round place). It names the codec and its options, the dtype and the shape
+of the tensor, the bound asked for and the one given to the codec, and the size and CRC-32 of the
+payload.
 """
 
 import json
@@ -93,34 +94,79 @@ class Blob:
 
     def to_bytes(self) -> bytes:
         """The container."""
-        fields = self.header.model_dump(mode="json")
-        header = json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
-        prefix = PREFIX.pack(MAGIC, VERSION, len(header), zlib.crc32(header))
-        return prefix + header + bytes(self.payload)
+        return head_of(self.header) + bytes(self.payload)
 
     @classmethod
-    def from_bytes(cls, data: bytes) -> "Blob":
+    def from_bytes(cls, data: Buffer) -> "Blob":
         """Read a container; nothing is decoded before both checksums hold.
 
         Raises:
             CodecError: not a blob, another version, cut, or damaged.
         """
-        if len(data) < PREFIX.size or data[:4] != MAGIC:
-            raise CodecError("not an offsim blob: the magic bytes are missing")
-        _, version, length, checksum = PREFIX.unpack_from(data)
-        if version != VERSION:
-            raise CodecError(f"blob of version {version}; this offsim reads version {VERSION}")
-        text = data[PREFIX.size : PREFIX.size + length]
-        payload = data[PREFIX.size + length :]
-        if len(text) != length or zlib.crc32(text) != checksum:
-            raise CodecError("the header of the blob is damaged")
-        try:
-            header = Header.model_validate_json(text)
-        except ValidationError as error:
-            raise CodecError(f"the header of the blob: {first_problem(error)}") from error
-        if header.payload_bytes != len(payload) or header.payload_crc32 != zlib.crc32(payload):
+        header, start = read_head(data)
+        blob = cls(header, data[start:])
+        blob.check()
+        return blob
+
+    def check(self) -> None:
+        """Refuse a payload that is not the one that the header is about.
+
+        Raises:
+            CodecError: its size or its checksum is another.
+        """
+        header = self.header
+        if (header.payload_bytes, header.payload_crc32) != (self.nbytes, zlib.crc32(self.payload)):
             raise CodecError("the payload of the blob is damaged")
-        size = math.prod(header.shape) * DTYPES[header.dtype].itemsize
-        if min(header.shape, default=0) < 0 or size > MOST_BYTES:
-            raise CodecError(f"the blob says that it has the shape {list(header.shape)}")
-        return cls(header, payload)
+
+
+def head_of(header: Header, alignment: int = 1) -> bytes:
+    """All of a container that stands before its payload.
+
+    Args:
+        header: of the blob.
+        alignment: bytes to a multiple of which spaces fill it.
+    """
+    fields = header.model_dump(mode="json")
+    return framed(MAGIC, VERSION, fields, alignment)
+
+
+def framed(magic: bytes, version: int, fields: dict[str, Any], alignment: int = 1) -> bytes:
+    """Magic, version, size, checksum and canonical JSON, filled with spaces to a multiple."""
+    text = json.dumps(fields, sort_keys=True, separators=(",", ":")).encode()
+    text += b" " * (-(PREFIX.size + len(text)) % alignment)
+    return PREFIX.pack(magic, version, len(text), zlib.crc32(text)) + text
+
+
+def unframed(data: Buffer) -> tuple[bytes, int]:
+    """The JSON of what `framed` gave, and where it ends; magic and version are the caller's.
+
+    Raises:
+        CodecError: it is cut or damaged.
+    """
+    _, _, length, checksum = PREFIX.unpack_from(data)
+    text = bytes(data[PREFIX.size : PREFIX.size + length])
+    if len(text) != length or zlib.crc32(text) != checksum:
+        raise CodecError("the header of the blob is damaged")
+    return text, PREFIX.size + length
+
+
+def read_head(data: Buffer) -> tuple[Header, int]:
+    """The header of the container that `data` begins with, and where its payload begins, bytes.
+
+    Raises:
+        CodecError: not a blob, another version, cut, or damaged.
+    """
+    if len(data) < PREFIX.size or data[:4] != MAGIC:
+        raise CodecError("not an offsim blob: the magic bytes are missing")
+    version = PREFIX.unpack_from(data)[1]
+    if version != VERSION:
+        raise CodecError(f"blob of version {version}; this offsim reads version {VERSION}")
+    text, end = unframed(data)
+    try:
+        header = Header.model_validate_json(text)
+    except ValidationError as error:
+        raise CodecError(f"the header of the blob: {first_problem(error)}") from error
+    size = math.prod(header.shape) * DTYPES[header.dtype].itemsize
+    if min(header.shape, default=0) < 0 or size > MOST_BYTES:
+        raise CodecError(f"the blob says that it has the shape {list(header.shape)}")
+    return header, end

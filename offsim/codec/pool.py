@@ -173,7 +173,7 @@ class _Worker:
         self._ready = False
         self._process = context.Process(target=_work, args=(theirs, cores), daemon=True)
         resource_tracker.ensure_running()  # starting it would let interrupts through again
-        with _interrupts_held():
+        with interrupts_held():
             self._process.start()
         theirs.close()
 
@@ -345,7 +345,7 @@ def _end_all(workers: list[_Worker]) -> None:
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
+def interrupts_held() -> Iterator[None]:
     """A process that is started within the block never sees Ctrl-C: its pool ends it."""
     if not hasattr(signal, "pthread_sigmask"):
         yield

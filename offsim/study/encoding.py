@@ -1,0 +1,207 @@
+"""What the worker processes of `offsim compress` and `offsim verify` do, one expert at a time."""
+
+import errno
+import mmap
+import os
+import warnings
+from collections.abc import Iterator
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+from offsim.codec.base import Buffer
+from offsim.codec.blob import DTYPE_NAMES
+from offsim.codec.bounded import decode, largest_error
+from offsim.codec.expert import encode_expert
+from offsim.codec.folder import Job, Origin, file_of
+from offsim.codec.layer_file import LayerFile, record_of
+from offsim.codec.registry import codec_named
+from offsim.errors import CodecError, FormatError, InputError
+from offsim.files import read_text
+from offsim.model.reader import CheckpointExperts, open_experts
+from offsim.policy.bounds import MATRICES, Bounds
+from offsim.study.hands import Message, Talk
+
+ROOM = 1 << 22
+"""Bytes that are written at a time."""
+DIRECT = getattr(os, "O_DIRECT", 0)
+
+
+def compressing(talk: Talk, about: Message) -> None:
+    """Say what there is, then compress what is asked for until nobody asks.
+
+    An expert takes two messages: its size, which is answered by its place in a file once those
+    before it have theirs, and that it is written there.
+
+    Args:
+        talk: with `offsim.study.compress`.
+        about: `checkpoint`, `codec`, `options`, `bounds`.
+
+    Raises:
+        InputError: the checkpoint or the codec cannot be used, or the disk is full.
+    """
+    experts, codec = _opened(Path(about["checkpoint"])), codec_named(about["codec"])
+    bounds = None if about["bounds"] is None else Bounds.model_validate(about["bounds"])
+    if bounds is not None:
+        bounds.table(experts.shape.layers, experts.shape.experts)  # refuses places not there
+    writer, asked = Writer(), talk(_facts(experts))
+    while True:
+        layer, expert = asked["layer"], asked["expert"]
+        try:
+            blob = encode_expert(
+                experts.matrices(layer, expert),
+                codec,
+                0.0 if bounds is None else bounds.of(layer, expert),
+            )
+        except InputError as error:
+            raise InputError(f"expert {expert} of MoE layer {layer}: {error}") from error
+        parts = record_of(blob)
+        headers = [one.header.model_dump(mode="json") for one in blob.blobs]
+        place = talk({"size": sum(map(len, parts)), "headers": headers})
+        writer.write(Path(place["path"]), parts, place["start"])
+        del blob, parts  # before the next one is read
+        asked = talk({"written": True})
+
+
+def verifying(talk: Talk, about: Message) -> None:
+    """Check and decode what is asked for until nobody asks.
+
+    Args:
+        talk: with `offsim.study.verify`.
+        about: `folder`, `job`, and `checkpoint` or None.
+
+    Raises:
+        InputError: the checkpoint cannot be used, or is another.
+    """
+    folder, job = Path(about["folder"]), Job.model_validate(about["job"])
+    experts = None
+    if about["checkpoint"] is not None:
+        experts = _opened(Path(about["checkpoint"]))
+        if Origin.model_validate(_facts(experts)["source"]) != job.source:
+            raise InputError(
+                f"{about['checkpoint']}: not the checkpoint that {folder} was made of; its config "
+                "or the names or sizes of its files differ"
+            )
+    asked = talk({})
+    while True:
+        layer, expert = asked["layer"], asked["expert"]
+        file = LayerFile(folder / file_of(layer))  # mapped anew, so that its pages are let go of
+        try:
+            file.check_record(expert)
+            found = [*_checked(file, expert, job, experts, layer)]
+            asked = talk({"errors": found, "problem": ""})
+        except (CodecError, FormatError) as error:
+            asked = talk({"errors": [], "problem": str(error)})
+
+
+def _checked(
+    file: LayerFile, expert: int, job: Job, experts: CheckpointExperts | None, layer: int
+) -> Iterator[float]:
+    """Decode the matrices of an expert; the largest error of each where there are originals."""
+    blobs = file.blob(expert).blobs
+    before = None if experts is None else experts.matrices(layer, expert)
+    asked: list[float] = []
+    if before is not None and job.bounds is not None:
+        bounds = Bounds.model_validate(job.bounds).of(layer, expert)
+        asked = [bound.absolute(before) for bound in bounds]
+    for matrix, blob in enumerate(blobs):
+        place = f"{file.path}: expert {expert}, {MATRICES[matrix]}"
+        try:
+            after = decode(blob)
+        except CodecError as error:
+            raise FormatError(f"{place}: {error}") from error
+        if before is None:
+            continue
+        off = largest_error(before[matrix], after)
+        if not off <= blob.header.bound:
+            raise FormatError(f"{place}: off by {off:g}, and promised is {blob.header.bound:g}")
+        if asked and not blob.header.bound <= asked[matrix]:
+            raise FormatError(
+                f"{place}: promised is {blob.header.bound:g}, and asked for was {asked[matrix]:g}"
+            )
+        yield off
+
+
+def _opened(folder: Path) -> CheckpointExperts:
+    """The experts, without the warning of packed weights, which `_facts` hands on."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return open_experts(folder)
+
+
+def _facts(experts: CheckpointExperts) -> dict[str, Any]:
+    """What a job says of a checkpoint, and what a reader of the ratio must know."""
+    shape, folder = experts.shape, experts.folder
+    config = folder / "config.json"
+    text = read_text(config).encode() if config.exists() else None
+    files = sorted(folder.glob("*.safetensors"))
+    return {
+        "source": {
+            "config_sha256": None if text is None else sha256(text).hexdigest(),
+            "files": {file.name: file.stat().st_size for file in files},
+        },
+        "layers": shape.layers,
+        "experts": shape.experts,
+        "hidden": shape.hidden,
+        "width": shape.width,
+        "dtype": DTYPE_NAMES[experts.matrices(0, 0)[0].dtype],
+        "stored_bytes": experts.stored_bytes,
+        "note": experts.note,
+    }
+
+
+class Writer:
+    """Writes records into files, past the page cache where that can be.
+
+    New pages of the cache can take as long as encoding, and nobody reads what was just written.
+    """
+
+    def __init__(self) -> None:
+        self._room = memoryview(mmap.mmap(-1, ROOM))  # begins at a page, as direct writes want it
+
+    def write(self, path: Path, parts: list[Buffer], start: int) -> None:
+        """Write at a place of a file that is there.
+
+        Args:
+            path: of the file.
+            parts: one after the other; together a multiple of `PAGE` bytes.
+            start: of the first one in the file, bytes; a multiple of `PAGE`.
+
+        Raises:
+            InputError: it cannot be written, as on a full disk.
+        """
+        try:
+            handle = _opened_to_write(path)
+            try:
+                used = 0
+                for part in (memoryview(one) for one in parts):
+                    done = 0
+                    while done < len(part):
+                        count = min(len(part) - done, ROOM - used)
+                        self._room[used : used + count] = part[done : done + count]
+                        done, used = done + count, used + count
+                        if used == ROOM:
+                            self._flush(handle, used, start)
+                            start, used = start + used, 0
+                self._flush(handle, used, start)
+            finally:
+                os.close(handle)
+        except OSError as error:
+            raise InputError(
+                f"{path}: cannot be written ({error.strerror}); make room and give the same "
+                "command again, which goes on from there"
+            ) from error
+
+    def _flush(self, handle: int, used: int, start: int) -> None:
+        done = 0
+        while done < used:
+            done += os.pwrite(handle, self._room[done:used], start + done)
+
+
+def _opened_to_write(path: Path) -> int:
+    try:
+        return os.open(path, os.O_WRONLY | DIRECT)
+    except OSError as error:
+        if error.errno != errno.EINVAL:  # this file system has no direct writes
+            raise
+    return os.open(path, os.O_WRONLY)
