@@ -11,11 +11,13 @@ from offsim.cli import (
     calibrate,
     check,
     codecs,
+    compress,
     curve,
     doctor,
     evaluate,
     explain,
     fidelity,
+    model,
     profile,
     replay,
     report,
@@ -48,6 +50,7 @@ app.add_typer(trace.app, name="trace")
 app.add_typer(codecs.app, name="codecs")
 app.add_typer(bounds.app, name="bounds")
 app.add_typer(profile.app, name="profile")
+app.command("model")(model.model)
 app.command("simulate")(simulate.simulate)
 app.command("serve")(serve.serve)
 app.command("explain")(explain.explain)
@@ -57,6 +60,8 @@ app.command("evaluate")(evaluate.evaluate)
 app.command("check")(check.check)
 app.command("fidelity")(fidelity.fidelity)
 app.command("sensitivity")(sensitivity.sensitivity)
+app.command("compress")(compress.compress)
+app.command("verify")(compress.verify)
 app.command("report")(report.report)
 app.command("doctor")(doctor.doctor)
 app.command("selftest")(selftest.selftest)

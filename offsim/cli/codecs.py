@@ -1,6 +1,8 @@
 """`offsim codecs list|bench`: the compressors, and what they make of weights."""
 
 import math
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -12,11 +14,17 @@ if TYPE_CHECKING:
     import pandas as pd
     import torch
 
+    from offsim.calibration.curve import CurvePoint
+    from offsim.calibration.expert_sample import Asked
+    from offsim.calibration.expert_summary import SampledPoint
+    from offsim.cli.display import Tell
     from offsim.codec import Codec
+    from offsim.model.reader import CheckpointExperts
 
 app = typer.Typer(help="The compressors, and what they make of weights.", no_args_is_help=True)
 LADDER = tuple(str(2.0**power) for power in range(-13, -4))
 LONGEST_ROW = 1024
+ROWS, REPEATS = 1 << 20, 5
 
 
 @app.command("list")
@@ -64,10 +72,27 @@ def bench(
             f"{LADDER[0]} to {LADDER[-1]}, doubling."
         ),
     ] = None,
-    count: Annotated[int, typer.Option(help="Weights.", min=32)] = 1 << 20,
-    repeats: Annotated[int, typer.Option(help="Of each timing.", min=1)] = 5,
+    count: Annotated[
+        int | None, typer.Option(help=f"Weights, in whole rows; default: {ROWS}.", min=32)
+    ] = None,
+    experts: Annotated[
+        str | None,
+        typer.Option(
+            help="Whole experts of the checkpoint in place of rows: how many, drawn evenly over "
+            "the layers, or all. Ratios get an interval."
+        ),
+    ] = None,
+    seed: Annotated[int, typer.Option(help="Of the experts that are drawn.", min=0)] = 0,
+    repeats: Annotated[
+        int | None,
+        typer.Option(help=f"Of each timing; default: {REPEATS}, with --experts 1 for each.", min=1),
+    ] = None,
     out: Annotated[
-        Path | None, typer.Option(help="Folder for codecs.csv and rate_distortion.png.")
+        Path | None,
+        typer.Option(
+            help="Folder for codecs.csv and rate_distortion.png. With --experts, each expert is "
+            "noted there, and the same command goes on after an interruption."
+        ),
     ] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -86,40 +111,119 @@ def bench(
     if weights is not None and checkpoint is not None:
         raise InputError("--weights and --checkpoint exclude each other; give one")
     bounds = [Bound.parse(text) for text in bound or LADDER]
+    if experts is not None and (checkpoint is None or count is not None):
+        raise InputError("--experts takes whole experts of --checkpoint; leave out --count")
+    wanted = None if experts is None else _wanted(experts)
     if out is not None:
         check_writable(out)
     with display.progress() as tell:
         tell("loading", 0.0)
         import pandas as pd
-        import torch
 
         from offsim.calibration.curve import curve
+        from offsim.calibration.expert_sample import Asked
 
-        if checkpoint is not None:
-            from offsim.model.checkpoint import sample_experts
-
-            sample, named = sample_experts(checkpoint, count), f"experts of {checkpoint.name}"
-        else:
-            sample, named = _drawn(weights or "gaussian:0.02", count)
-        chosen = _codecs(codec)
-        threads = torch.get_num_threads()
-        torch.set_num_threads(1)
-        try:
-            points = curve(sample, chosen, bounds, repeats, tell)
-        finally:
-            torch.set_num_threads(threads)
+        points: Sequence[CurvePoint | SampledPoint]
+        with _one_thread():
+            if wanted is not None and checkpoint is not None:
+                experts_there = _opened(checkpoint)
+                asked = Asked(_codecs(codec), bounds, repeats or 1, seed)
+                points, about = _of_experts(experts_there, wanted, asked, out, tell)
+            else:
+                sample, named = _rows(weights, checkpoint, count or ROWS)
+                points = curve(sample, _codecs(codec), bounds, repeats or REPEATS, tell)
+                about = {"weights": named, "count": sample.numel(), "dtype": _name(sample)}
         frame = pd.DataFrame([asdict(point) for point in points])
         if out is not None:
-            _write(out, frame, named)
-    dtype = str(sample.dtype).removeprefix("torch.")
+            _write(out, frame, str(about["weights"]))
     if as_json:
-        about = {"label": "MEASURED", "weights": named, "count": sample.numel(), "dtype": dtype}
-        display.emit_json({**about, "points": frame.to_dict(orient="records")})
+        display.emit_json({"label": "MEASURED", **about, "points": frame.to_dict(orient="records")})
         return
-    title = f"{sample.numel()} weights in {dtype}, {named} [MEASURED]"
+    dtype = str(about["dtype"])
+    if wanted is None:
+        title = f"{about['count']} weights in {dtype}, {about['weights']} [MEASURED]"
+    else:
+        of = f"{about['experts']} of {about['population']} experts of {about['checkpoint']}"
+        title = f"{of}, as {dtype}; ratios with 95 % intervals over experts [MEASURED]"
     display.show_table(title, _shown(frame, dtype))
     if out is not None:
         typer.echo(f"{out / 'codecs.csv'}, {out / 'rate_distortion.png'}")
+
+
+@contextmanager
+def _one_thread() -> Iterator[None]:
+    """Torch on one thread within the block."""
+    import torch
+
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def _rows(weights: str | None, checkpoint: Path | None, count: int) -> "tuple[torch.Tensor, str]":
+    """Rows of a checkpoint or drawn ones, and what to call them."""
+    if checkpoint is None:
+        return _drawn(weights or "gaussian:0.02", count)
+    from offsim.model.checkpoint import sample_experts
+
+    return sample_experts(checkpoint, count), f"experts of {checkpoint.name}"
+
+
+def _opened(checkpoint: Path) -> "CheckpointExperts":
+    """The experts of a checkpoint; what must be known of them is said on stderr."""
+    from offsim.model.reader import CheckpointExperts
+    from offsim.model.shards import Shards
+
+    experts = CheckpointExperts(Shards(checkpoint))
+    if experts.note:
+        typer.echo(f"offsim: {experts.note}", err=True)
+    return experts
+
+
+def _of_experts(
+    experts: "CheckpointExperts", wanted: int, asked: "Asked", out: Path | None, tell: "Tell"
+) -> "tuple[list[SampledPoint], dict[str, object]]":
+    """Points of whole experts, and what they are of."""
+    from offsim.calibration.expert_sample import measure_sample
+    from offsim.calibration.expert_summary import summarised
+
+    shape, name = experts.shape, experts.folder.resolve().name
+    population = shape.layers * shape.experts
+    rows = measure_sample(experts, name, wanted or population, asked, out, tell)
+    about = {
+        "weights": f"{len(rows)} experts of {name}",
+        "checkpoint": name,
+        "experts": len(rows),
+        "population": population,
+        "seed": asked.seed,
+        "stored_as": experts.stored_as,
+        "stored_bytes": experts.stored_bytes,
+        "dtype": _name(experts.matrices(0, 0)[0]),
+    }
+    return summarised(rows, shape.dtype_bytes, population), about
+
+
+def _name(weights: "torch.Tensor") -> str:
+    """Of the dtype."""
+    return str(weights.dtype).removeprefix("torch.")
+
+
+def _wanted(experts: str) -> int:
+    """How many experts are wanted; 0 for all.
+
+    Raises:
+        InputError: it is neither a number nor `all`.
+    """
+    from offsim.errors import InputError
+
+    if experts == "all":
+        return 0
+    if not (experts.isascii() and experts.isdigit() and int(experts) > 0):
+        raise InputError(f"--experts is a number from 1 on or `all`, not {experts}")
+    return int(experts)
 
 
 def _codecs(names: list[str] | None) -> "list[Codec]":
@@ -181,11 +285,18 @@ def _shown(frame: "pd.DataFrame", dtype: str) -> "pd.DataFrame":
 
     pairs = zip(frame["asked"], frame["bound"], strict=True)
     promised = [(bound_text(b) if asked == f"{b:g}" else asked) or "-" for asked, b in pairs]
+    ratios: Sequence[object] = list(frame["ratio"])
+    if "fallback" in frame:
+        raw = frame["fallback"].map({False: "", True: " (stored raw)"})
+    else:
+        raw = frame["fallbacks"].map(lambda count: f" ({count} matrices stored raw)" * (count > 0))
+        ends = zip(frame["ratio"], frame["ratio_low"], frame["ratio_high"], strict=True)
+        ratios = [_ratio(*three) for three in ends]
     return pd.DataFrame(
         {
-            "codec": frame["codec"] + frame["fallback"].map({False: "", True: " (stored raw)"}),
+            "codec": frame["codec"] + raw,
             "bound": promised,
-            f"ratio ({dtype})": frame["ratio"],
+            f"ratio ({dtype})": ratios,
             "bits": frame["bits_per_weight"],
             "ideal": frame["ideal_bits"].map(
                 lambda bits: "-" if math.isnan(bits) else f"{bits:.3g}"
@@ -196,3 +307,8 @@ def _shown(frame: "pd.DataFrame", dtype: str) -> "pd.DataFrame":
             "decode, of memcpy": speed("decode"),
         }
     )
+
+
+def _ratio(ratio: float, low: float, high: float) -> str:
+    """A ratio with the ends of its interval, if it has one."""
+    return f"{ratio:.3g}" if math.isnan(low) else f"{ratio:.3g} ({low:.3g}-{high:.3g})"

@@ -1,0 +1,190 @@
+"""Codecs on a sample of whole experts: which experts, and what is measured of each.
+
+A codec gets the three matrices of an expert, as in a store, so a bound in `sigma` is of each expert
+by itself.
+"""
+
+import zlib
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from statistics import median
+
+import numpy as np
+import torch
+
+from offsim.calibration.curve import entropy
+from offsim.calibration.expert_notes import Design, Notes, Point, Row
+from offsim.calibration.measure import timed
+from offsim.codec import Codec, codec_named, decode
+from offsim.codec.bounds import Bound
+from offsim.codec.expert import ExpertBlob, encode_expert
+from offsim.errors import InputError
+from offsim.model.experts import Experts, ExpertShape
+
+Place = tuple[int, int]
+"""MoE layer and expert."""
+
+
+@dataclass(frozen=True, slots=True)
+class Asked:
+    """What is measured of each expert.
+
+    Attributes:
+        codecs: which.
+        bounds: for those that take one.
+        repeats: of each timing, of which the median is taken.
+        seed: of the sample.
+    """
+
+    codecs: Sequence[Codec]
+    bounds: Sequence[Bound]
+    repeats: int = 1
+    seed: int = 0
+
+
+def stratified(shape: ExpertShape, count: int, seed: int) -> list[Place]:
+    """Experts drawn without replacement, as many of each layer as of any other, or one more.
+
+    A larger sample of the same seed has all of a smaller one.
+
+    Args:
+        shape: of the experts.
+        count: experts wanted, at least 1.
+        seed: of the drawing.
+
+    Returns:
+        In rising order; all experts where there are no more than `count`.
+
+    Raises:
+        InputError: a count below 1.
+    """
+    return sorted(_drawn(shape, count, seed))
+
+
+def _drawn(shape: ExpertShape, count: int, seed: int) -> list[Place]:
+    """The same in the order of drawing: one of each layer, in some order, and again."""
+    if count < 1:
+        raise InputError(f"a sample has at least 1 expert, not {count}")
+    generator = np.random.default_rng(seed)
+    of_layer = [generator.permutation(shape.experts) for _ in range(shape.layers)]
+    turns = (generator.permutation(shape.layers) for _ in range(shape.experts))
+    places = [(int(s), int(of_layer[s][turn])) for turn, order in enumerate(turns) for s in order]
+    return places[:count]
+
+
+def measure_sample(
+    experts: Experts,
+    name: str,
+    count: int,
+    asked: Asked,
+    out: Path | None = None,
+    progress: Callable[[str, float], None] = lambda *_: None,
+) -> list[Row]:
+    """Measure a sample of whole experts.
+
+    Args:
+        experts: where they come from; one is in memory at a time.
+        name: of the checkpoint.
+        count: experts wanted.
+        asked: of each.
+        out: folder, where each measured expert is noted at once; what is noted is not measured
+            again, and a larger sample goes on from a smaller one.
+        progress: told what is measured next, and the share done, 0..1.
+
+    Returns:
+        A row for each expert of the sample, by layer and expert.
+
+    Raises:
+        InputError: as for `stratified`, a weight that is not finite, or a folder with rows of
+            another design.
+        FormatError: a file in the folder is not one of these.
+    """
+    places = stratified(experts.shape, count, asked.seed)
+    notes = None if out is None else Notes(out, _design(experts, name, asked))
+    rows = []
+    for number, (layer, expert) in enumerate(places):
+        row = notes.find(layer, expert) if notes is not None else None
+        if row is None:
+            progress(f"expert {expert} of MoE layer {layer}", number / len(places))
+            row = Row(layer=layer, expert=expert, points=_points(experts, layer, expert, asked))
+            if notes is not None:
+                notes.add(row)
+        rows.append(row)
+    return rows
+
+
+def _design(experts: Experts, name: str, asked: Asked) -> Design:
+    shape, checksum = experts.shape, 0
+    for matrix in experts.matrices(*_drawn(shape, 1, asked.seed)[0]):
+        checksum = zlib.crc32(matrix.view(torch.uint8).numpy().data, checksum)
+    return Design(
+        weights=name,
+        layers=shape.layers,
+        experts=shape.experts,
+        crc32=checksum,
+        codecs=tuple(map(str, asked.codecs)),
+        bounds=tuple(map(str, asked.bounds)),
+        repeats=asked.repeats,
+        seed=asked.seed,
+    )
+
+
+def _points(experts: Experts, layer: int, expert: int, asked: Asked) -> tuple[Point, ...]:
+    matrices = experts.matrices(layer, expert)
+    return tuple(
+        _point(matrices, codec, bound, asked.repeats)
+        for codec in asked.codecs
+        for bound in (asked.bounds if codec.promise == "bound" else [None])
+    )
+
+
+def _point(
+    matrices: Sequence[torch.Tensor], codec: Codec, bound: Bound | None, repeats: int
+) -> Point:
+    found = encode_expert(matrices, codec, [bound] * len(matrices) if bound else 0.0)
+    errors = [
+        (before.double() - found.decoded(place).double()).abs()
+        for place, before in enumerate(matrices)
+    ]
+    count = sum(error.numel() for error in errors)
+    absolute = max(blob.header.bound for blob in found.blobs)
+    ideal = None
+    if bound and absolute:
+        ideal = entropy(torch.cat([matrix.flatten() for matrix in matrices]), absolute)
+    copy_s, encode_s, decode_s = _times(matrices, found, repeats)
+    return Point(
+        codec=str(codec),
+        asked=str(bound or ""),
+        bound=absolute,
+        fallbacks=sum(blob.header.codec != codec.name for blob in found.blobs),
+        stored_bytes=found.stored_bytes,
+        blob_bytes=found.nbytes,
+        ideal_bits=ideal,
+        largest_error=max(float(error.max()) for error in errors),
+        rmse=(sum(float(error.square().sum()) for error in errors) / count) ** 0.5,
+        copy_s=copy_s,
+        encode_s=encode_s,
+        decode_s=decode_s,
+    )
+
+
+def _times(
+    matrices: Sequence[torch.Tensor], found: ExpertBlob, repeats: int
+) -> tuple[float, float, float]:
+    """Median seconds of a copy, of encoding and of decoding the three matrices, interleaved."""
+    headers = [blob.header for blob in found.blobs]
+    codecs = [codec_named(header.codec, header.options) for header in headers]
+
+    def encode_all() -> None:
+        for matrix, codec, header in zip(matrices, codecs, headers, strict=True):
+            codec.encode(matrix, header.codec_bound)
+
+    works: list[Callable[[], object]] = [
+        lambda: [matrix.clone() for matrix in matrices],
+        encode_all,
+        lambda: [decode(blob) for blob in found.blobs],
+    ]
+    samples = [[timed(work, 1, warm_up=not turn)[0] for work in works] for turn in range(repeats)]
+    copy_s, encode_s, decode_s = (median(column) for column in zip(*samples, strict=True))
+    return copy_s, encode_s, decode_s
