@@ -26,5 +26,9 @@ class Popularity(Prefetcher):
 
     def after(self, lookup: Lookup) -> list[Key]:
         """The same after each lookup of a layer."""
-        ahead = self.next_layers(lookup.layer)
+        return self.after_layer(lookup.layer)
+
+    def after_layer(self, layer: int) -> list[Key]:
+        """Candidates after any lookup of a layer."""
+        ahead = self.next_layers(layer)
         return list(dict.fromkeys(key for layer in ahead for key in self._popular[layer]))

@@ -6,6 +6,8 @@ import numpy.typing as npt
 from offsim.policy.decider import prefetcher_for
 from offsim.policy.lookup import lookups_of
 from offsim.policy.policy import Policy
+from offsim.policy.prefetchers.popularity import Popularity
+from offsim.policy.prefetchers.transition import Transition
 from offsim.simulate.clock import Ints
 from offsim.simulate.fast.compiled import compiled
 from offsim.simulate.plan import Ids
@@ -13,6 +15,8 @@ from offsim.trace import Trace
 from offsim.trace.format import NOWHERE
 
 Experts = npt.NDArray[np.uint16]
+Counts = npt.NDArray[np.int32]
+Shares = npt.NDArray[np.float64]
 NOTHING = np.empty(0, np.int32), np.empty(0, np.int64)
 
 
@@ -49,6 +53,17 @@ def candidates_of(
         kernel = last_token if policy.prefetch == "last-token" else oracle
         count = kernel(ids, rows_to, policy.distance, found, ends, scratch)
         return found[:count], ends
+    if isinstance(prefetcher, Transition):
+        found = np.empty(lookups * policy.distance * trace.top_k, np.int32)
+        ids = np.ascontiguousarray(trace.experts)
+        learned, shares = (prefetcher.both, prefetcher.tokens), np.zeros(experts)
+        count = transition(ids, rows_to, *learned, found, ends, shares)
+        return found[:count], ends
+    if isinstance(prefetcher, Popularity):
+        after = [prefetcher.after_layer(layer) for layer in range(trace.layers)]
+        each = [layer * experts + expert for keys in after for layer, expert in keys]
+        counts = np.tile([len(keys) for keys in after], len(rows_to))
+        return np.tile(np.array(each, np.int32), len(rows_to)), np.cumsum(counts, dtype=np.int64)
     named: list[int] = []
     for number, lookup in enumerate(lookups_of(trace)):
         named += [layer * experts + expert for layer, expert in prefetcher.after(lookup)]
@@ -160,4 +175,68 @@ def oracle(ids: Experts, rows_to: Ints, reach: int, found: Ids, ends: Ints, scra
                             count += 1
             ends[lookup] = count
             lookup += 1
+    return count
+
+
+@compiled
+def transition(
+    ids: Experts,
+    rows_to: Ints,
+    both: Counts,
+    tokens: Counts,
+    found: Ids,
+    ends: Ints,
+    shares: Shares,
+) -> int:
+    """As `offsim.policy.prefetchers.transition`; returns how many candidates there are.
+
+    Args:
+        ids: [tokens, layers, top_k] uint16.
+        rows_to: [steps] where the tokens of each step end.
+        both: as there, with what the profile taught; it learns on.
+        tokens: likewise.
+        found: filled with keys.
+        ends: [lookups] filled.
+        shares: [experts] scratch.
+    """
+    layers, top_k = ids.shape[1], ids.shape[2]
+    reach, experts = both.shape[0], both.shape[2]
+    count = row = 0
+    for step in range(len(rows_to)):
+        end = rows_to[step]
+        for layer in range(layers):
+            for index in range(min(reach, layer)):
+                before = layer - 1 - index
+                for token in range(row, end):
+                    for slot in range(top_k):
+                        one = ids[token, before, slot]
+                        tokens[index, before, one] += 1
+                        for other in range(top_k):
+                            both[index, before, one, ids[token, layer, other]] += 1
+            for index in range(min(reach, layers - 1 - layer)):
+                shares[:] = 0.0
+                for slot in range(top_k):
+                    one = ids[end - 1, layer, slot]
+                    seen = max(tokens[index, layer, one], 1)
+                    for other in range(experts):
+                        shares[other] += both[index, layer, one, other] / seen
+                count = _best(shares, top_k, (layer + 1 + index) * experts, found, count)
+            ends[step * layers + layer] = count
+        row = end
+    return count
+
+
+@compiled
+def _best(shares: Shares, most: int, base: int, found: Ids, count: int) -> int:
+    """Note the largest positive shares, of equals the first; each becomes 0. Returns the count."""
+    for _ in range(most):
+        best = 0
+        for expert in range(1, len(shares)):
+            if shares[expert] > shares[best]:
+                best = expert
+        if shares[best] <= 0.0:
+            break
+        found[count] = base + best
+        count += 1
+        shares[best] = 0.0
     return count
