@@ -207,8 +207,8 @@ class CodecFigures(Strict):
         decode_s: one expert right after another, on the host for a host codec, into the slot for
             a device codec.
         alone_s: the same where the decoder was idle before; None where that is no different.
-        chunk_s: how much longer one takes for each further chunk in which loads come, s: the link's
-            thread wakes at each of them, on the decoder's core.
+        chunk_s: how much longer one takes for each further chunk in which loads come meanwhile, s:
+            the link's thread wakes at each of them, on the decoder's core.
         unpack_s: from the decoded bytes in the stored dtype into the slot; host codecs only.
         compute_slowdown: how many times longer compute takes while this codec decodes, >= 1.
         expert_slowdown: the same of experts; None where they are slowed as all compute is.

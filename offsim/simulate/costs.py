@@ -155,7 +155,11 @@ class Costs:
             decode = float(self.stored.decode_s[place])
             unpack = None if self.stored.unpack_s is None else float(self.stored.unpack_s[place])
         if unpack is None:
-            seconds[DEVICE_DECODE] = decode + (self.chunks(nbytes) - 1) * self.codec.chunk_s
+            # The link wakes beside a decoder as long as both work: where a load takes longer to
+            # come than to be decoded, most of its chunks come while nobody decodes.
+            beside = min(1.0, decode / seconds[LINK]) if seconds[LINK] else 1.0
+            further = (self.chunks(nbytes) - 1) * beside
+            seconds[DEVICE_DECODE] = decode + further * self.codec.chunk_s
         else:
             seconds[HOST_DECODE], seconds[DEVICE_DECODE] = decode, unpack
         return seconds
