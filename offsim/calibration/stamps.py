@@ -212,7 +212,10 @@ def _point(losses: list[Loss]) -> CoolingPoint:
 
 
 def _still_cold(steps: list[list[Loss]], cooling: list[CoolingPoint]) -> float:
-    """The share of a loss that is left one layer later, by least squares over whole steps."""
+    """The share of a loss that is left one layer later, by least absolute errors over whole steps.
+
+    Not by squares: interruptions, which are slow alone, would pull it to its upper end.
+    """
     actual = np.array([lost for step in steps for _, lost in step])
     if not len(actual) or not cooling:
         return 0.0
@@ -221,7 +224,7 @@ def _still_cold(steps: list[list[Loss]], cooling: list[CoolingPoint]) -> float:
 
     def error(share: float) -> float:
         guess = [cold for losses in alone for cold in _decaying(losses, share)]
-        return float(((np.array(guess) - actual)[kept] ** 2).sum())
+        return float(np.abs((np.array(guess) - actual)[kept]).sum())
 
     return float(minimize_scalar(error, bounds=(0.0, 1.0), method="bounded").x)
 
