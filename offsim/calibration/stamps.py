@@ -6,7 +6,7 @@ from itertools import pairwise
 from statistics import fmean, median
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq
 from scipy.stats import theilslopes
 
 from offsim.calibration.fit import figure
@@ -26,8 +26,6 @@ from offsim.record.events import Stage
 from offsim.record.times import LayerTimes, StepTimes
 from offsim.trace import DECODE, PREFILL
 
-OUTLIER_S = 0.002
-"""A layer this far from the median was interrupted by something else."""
 Observed = tuple[RunRecord, list[StepTimes]]
 """What a run gave: its record and its time stamps."""
 
@@ -212,21 +210,23 @@ def _point(losses: list[Loss]) -> CoolingPoint:
 
 
 def _still_cold(steps: list[list[Loss]], cooling: list[CoolingPoint]) -> float:
-    """The share of a loss that is left one layer later, by least absolute errors over whole steps.
+    """The share of a loss that is left one layer later, by which whole steps lose what they did.
 
-    Not by squares: interruptions, which are slow alone, would pull it to its upper end.
+    Steps are taken together as all samples are (`figure`), so that interruptions, which come in
+    few of them, have no part in it.
     """
-    actual = np.array([lost for step in steps for _, lost in step])
-    if not len(actual) or not cooling:
+    if not steps or not cooling:
         return 0.0
-    kept = np.abs(actual - np.median(actual)) < OUTLIER_S
     alone = [[extra_after(cooling, idle) for idle, _ in step] for step in steps]
+    lost = [sum(loss for _, loss in step) for step in steps]
 
-    def error(share: float) -> float:
-        guess = [cold for losses in alone for cold in _decaying(losses, share)]
-        return float(np.abs((np.array(guess) - actual)[kept]).sum())
+    def missing(share: float) -> float:
+        guesses = (sum(_decaying(losses, share)) for losses in alone)
+        return figure([a - g for a, g in zip(lost, guesses, strict=True)]).value
 
-    return float(minimize_scalar(error, bounds=(0.0, 1.0), method="bounded").x)
+    if missing(0.0) <= 0:
+        return 0.0
+    return 1.0 if missing(1.0) >= 0 else float(brentq(missing, 0.0, 1.0, xtol=0.01))
 
 
 def coldness(idle: Sequence[float], cooling: list[CoolingPoint], share: float) -> list[float]:

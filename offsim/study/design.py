@@ -127,8 +127,8 @@ SMALL = (("raw", 0.0), ("cuszp", 2.0**-5), ("cuszp", 2.0**-4), ("sz3", 2.0**-5))
 LARGE = (("raw", 0.0), ("cuszp", 2.0**-8), ("cuszp", 2.0**-7))
 """Of generated experts, whose weights have a standard deviation of 0.02."""
 PARTS = (
-    Part("embedded", SMALL, embedded, FULL, 2, 20, 5),
-    Part("experts-1.6MB", LARGE, lambda: driven(512, 512), replace(FULL, tokens=16), 2, 20, 5),
+    Part("embedded", SMALL, embedded, FULL, 2, 20, 9),
+    Part("experts-1.6MB", LARGE, lambda: driven(512, 512), replace(FULL, tokens=16), 2, 20, 7),
     Part("experts-17MB", LARGE, lambda: driven(1024, 2816), replace(QUICK, rounds=5), 1, 12, 5),
 )
 """The embedded model as it is, and its routing on experts of 1.6 and 17 MB."""

@@ -1,5 +1,7 @@
+import numpy as np
 import pytest
 
+from offsim.calibration import stamps
 from offsim.calibration.schema import CoolingPoint, SizedFigure
 from offsim.calibration.stamps import (
     adding_up,
@@ -15,6 +17,7 @@ from offsim.record import Load, RunRecord, Span, StepRecord, Wait
 from offsim.record.times import LayerTimes, StepTimes
 from tests.builders import figure
 
+COOLING = [CoolingPoint(idle_s=at, extra=figure(at / 2)) for at in (1.0, 2.0)]
 PARTS = ("first", "dense", "head", "dispatch", "expert")
 
 
@@ -178,3 +181,15 @@ def test_a_stage_is_undisturbed_while_compute_waits_for_its_load() -> None:
     record.waits.clear()
     assert len(undisturbed(RunRecord("MEASURED", [record]), "device decode")) == 2
     assert undisturbed(RunRecord("MEASURED", [record]), "host decode") == []
+
+
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.6, 1.0])
+def test_how_long_caches_stay_cold_is_told_in_spite_of_interruptions(share: float) -> None:
+    rng = np.random.default_rng(0)
+    steps = []
+    for number in range(40):
+        idle = rng.choice([0.0, 1.0, 2.0], 9).tolist()
+        lost = coldness(idle, COOLING, share)
+        lost[number % 9] += 5.0 if number % 10 == 0 else 0.0
+        steps.append(list(zip(idle, lost, strict=True)))
+    assert stamps._still_cold(steps, COOLING) == pytest.approx(share, abs=0.02)
