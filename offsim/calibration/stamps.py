@@ -7,9 +7,9 @@ from statistics import fmean, median
 
 import numpy as np
 from scipy.optimize import brentq
-from scipy.stats import theilslopes
+from scipy.stats import theilslopes, trim_mean
 
-from offsim.calibration.fit import figure
+from offsim.calibration.fit import TRIM, figure
 from offsim.calibration.measure import by_size
 from offsim.calibration.schema import (
     ComputeFigures,
@@ -212,7 +212,7 @@ def _point(losses: list[Loss]) -> CoolingPoint:
 def _still_cold(steps: list[list[Loss]], cooling: list[CoolingPoint]) -> float:
     """The share of a loss that is left one layer later, by which whole steps lose what they did.
 
-    Steps are taken together as all samples are (`figure`), so that interruptions, which come in
+    Steps are taken together as all samples are, by their middle half: interruptions, which come in
     few of them, have no part in it.
     """
     if not steps or not cooling:
@@ -222,7 +222,7 @@ def _still_cold(steps: list[list[Loss]], cooling: list[CoolingPoint]) -> float:
 
     def missing(share: float) -> float:
         guesses = (sum(_decaying(losses, share)) for losses in alone)
-        return figure([a - g for a, g in zip(lost, guesses, strict=True)]).value
+        return float(trim_mean([a - g for a, g in zip(lost, guesses, strict=True)], TRIM))
 
     if missing(0.0) <= 0:
         return 0.0
