@@ -3,10 +3,9 @@
 Parts that are measured one by one do not add up to what they make together: who queues is slowed by
 whom else is at work, and a decoder's figures are those of moments in which something could be told
 apart. So those that are hardest to tell apart are corrected by whole steps of the calibration's own
-runs: decoding by prompts that queue for the decoder, what chunks cost it by the same in chunks,
-decoding after an idle spell by tokens that miss half of the experts, and how it slows the dense
-parts of compute by tokens for which experts are fetched ahead. No run that is checked has a part in
-it.
+runs: decoding by prompts that queue for the decoder, what chunks cost it by the same in chunks, and
+how it slows the dense parts of compute by tokens for which experts are fetched ahead. No run that
+is checked has a part in it.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,16 +25,12 @@ CHUNKS = (0.0, 1.0)
 """Within which what a further chunk costs a decoder is sought, as a share of `decode_s`."""
 FIRST_CHUNK = 0.1
 """Of these, tried first."""
-IDLE = (0.2, 5.0)
-"""Within which decoding after an idle spell is sought, as a multiple of `decode_s`."""
-PASSES = 4
-"""Over the figures of decoding, which depend on each other."""
 SLOWDOWNS = (1.0, 10.0)
 """Within which a slowdown of compute is sought."""
 STEP = 1.15
 """To the second value that is tried."""
-TRIES = 5
-CLOSE = 0.0005
+TRIES = 4
+CLOSE = 0.002
 """An error of the sum that is as good as none."""
 
 
@@ -55,65 +50,38 @@ class Ran:
 
 
 def added_up(
-    calibration: Calibration,
-    number: int,
-    halved: Ran,
-    queued: Ran,
-    chunked: Ran | None,
-    ahead: Ran,
+    calibration: Calibration, number: int, queued: Ran, chunked: Ran | None, ahead: Ran
 ) -> Calibration:
     """The calibration with some figures of a codec corrected.
 
     Args:
         calibration: of parts.
         number: of the codec in it.
-        halved: runs whose decode steps miss some experts, one after the other and whole.
         queued: runs in whose prompts loads queue for the decoder.
         chunked: the same where they come in chunks; None for a decoder before the link.
         ahead: runs in whose decode steps something is decoded beside the dense parts.
     """
-    measured, known = calibration.codecs[number].decode_s, calibration
-    for _ in range(PASSES):  # each figure is sought with the others as they are known so far
-        known = _decoding(known, number, measured, halved, queued, chunked)
+
+    def faster(factor: float) -> Calibration:
+        codec = calibration.codecs[number]
+        return _with(calibration, number, decode_s=_scaled(codec.decode_s, factor))
+
+    speed = _solved(lambda x: _slower(faster(x), queued, PREFILL), 1.0, SPEEDS)
+    known = faster(speed)
+    if chunked is not None:
+        decode_s = known.codecs[number].decode_s.value
+
+        def chopped(share: float, known: Calibration = known) -> Calibration:
+            return _with(known, number, chunk_s=share * decode_s)
+
+        share = _solved(lambda x: _slower(chopped(x), chunked, PREFILL), FIRST_CHUNK, CHUNKS)
+        known = chopped(share)
 
     def slowed(slowdown: float) -> Calibration:
         return _with(known, number, compute_slowdown=slowdown)
 
-    start = known.codecs[number].compute_slowdown
-    return slowed(_solved(lambda x: _slower(slowed(x), ahead, DECODE), start, SLOWDOWNS))
-
-
-def _decoding(
-    calibration: Calibration,
-    number: int,
-    measured: Figure,
-    halved: Ran,
-    queued: Ran,
-    chunked: Ran | None,
-) -> Calibration:
-    """The calibration with what decoding takes in a queue, in chunks and after an idle spell."""
-
-    def faster(factor: float) -> Calibration:
-        return _with(calibration, number, decode_s=_scaled(measured, factor))
-
-    start = calibration.codecs[number].decode_s.value / measured.value
-    known = faster(_solved(lambda x: _slower(faster(x), queued, PREFILL), start, SPEEDS))
-    decode_s = known.codecs[number].decode_s
-    if chunked is not None:
-
-        def chopped(share: float, known: Calibration = known) -> Calibration:
-            return _with(known, number, chunk_s=share * decode_s.value)
-
-        start = known.codecs[number].chunk_s / decode_s.value or FIRST_CHUNK
-        share = _solved(lambda x: _slower(chopped(x), chunked, PREFILL), start, CHUNKS)
-        known = chopped(share)
-
-    def woken(factor: float, known: Calibration = known) -> Calibration:
-        return _with(known, number, alone_s=_scaled(decode_s, factor))
-
-    # Far below 1 nothing changes any more (`Costs.machine`), and no direction can be told.
-    start = max(1.0, 1 + known.codecs[number].woken_s / decode_s.value)
-    return woken(_solved(lambda x: _slower(woken(x), halved, DECODE), start, IDLE))
+    before = known.codecs[number].compute_slowdown
+    return slowed(_solved(lambda x: _slower(slowed(x), ahead, DECODE), before, SLOWDOWNS))
 
 
 def _slower(calibration: Calibration, ran: Ran, phase: int) -> float:

@@ -232,7 +232,7 @@ class CodecSampler(Generic[Request]):
         with single_compute_thread():
             self._encode.append(timed(self._encode_one, repeats))
         part = self.subject.resident(self.store)
-        policy = part.policy(slots=self._halved)
+        policy = part.policy(slots=part.shape.experts // 2)
         asked = self.subject.drawn(1, seed)
         run = self.subject.run(part, policy, asked, self.tokens, self._pace)
         self._alone.append(undisturbed(run.record, self._stage))
@@ -283,24 +283,17 @@ class CodecSampler(Generic[Request]):
         )
 
     @property
-    def whole(self) -> tuple[Ran, Ran, Ran | None, Ran]:
-        """The runs that miss half of the experts, and in which loads queue, in chunks, ahead."""
+    def whole(self) -> tuple[Ran, Ran | None, Ran]:
+        """The runs in which loads queue, do so in chunks, and are fetched ahead."""
         assert self._queue_pace is not None, "a round was sampled"
         still = self._ahead.model_copy(update={"slots": 0, "prefetch": NONE, "distance": 1})
         chunks = still.model_copy(update={"transfer": self._in_chunks})
         chunked = [run for runs in self._runs for run in runs[3:]]
-        halved = still.model_copy(update={"slots": self._halved})
         return (
-            Ran(halved, self._pace, [runs[0] for runs in self._runs]),
             Ran(still, self._queue_pace, [runs[1] for runs in self._runs]),
             Ran(chunks, self._queue_pace, chunked) if chunked else None,
             Ran(self._ahead, self._queue_pace, [runs[2] for runs in self._runs]),
         )
-
-    @property
-    def _halved(self) -> int:
-        """Slots of each layer in the runs that miss half of the experts."""
-        return self.store.shape.experts // 2
 
     @property
     def _in_chunks(self) -> Transfer:

@@ -17,17 +17,12 @@ LINK = 2000.0
 PROMPT = Trace(TOY.info, **TOY.arrays() | {"phase": np.array([0, 0, 0, 1, 1], np.uint8)})
 STILL = Policy(codec="cuszp", bound=0.5, slots=0)
 CHUNKED = STILL.model_copy(update={"transfer": Transfer(chunk_bytes=300)})
-HALVED = STILL.model_copy(update={"slots": 2})
 AHEAD = STILL.model_copy(update={"slots": 2, "prefetch": "last-token"})
 
 
-def machine(
-    decode_s: float, slowdown: float, chunk_s: float = 0.0, woken_s: float = 0.0
-) -> Calibration:
+def machine(decode_s: float, slowdown: float, chunk_s: float = 0.0) -> Calibration:
     figures = codec_figures("cuszp", 0.5, decode_s=decode_s, compute_slowdown=slowdown)
-    alone_s = figures.decode_s.model_copy(update={"value": decode_s + woken_s})
-    changes = {"expert_slowdown": 1.0, "chunk_s": chunk_s, "alone_s": alone_s}
-    figures = figures.model_copy(update=changes)
+    figures = figures.model_copy(update={"expert_slowdown": 1.0, "chunk_s": chunk_s})
     return calibration(codec_figures(), figures, dense_s=1.0, expert_s=0.25)
 
 
@@ -39,19 +34,14 @@ def ran(true: Calibration, policy: Policy) -> Ran:
     return Ran(policy, LINK, [run] * 3)
 
 
-def corrected(wrong: Calibration, true: Calibration) -> Calibration:
-    return added_up(wrong, 1, *(ran(true, one) for one in (HALVED, STILL, CHUNKED, AHEAD)))
-
-
 @pytest.mark.parametrize(("decode_s", "slowdown"), [(1.0, 1.5), (1.5, 1.0), (0.75, 3.0)])
 def test_what_was_measured_wrong_is_corrected(decode_s: float, slowdown: float) -> None:
-    true = machine(decode_s, slowdown, chunk_s=0.2, woken_s=0.3)
-    made = corrected(machine(1.0, 1.2), true)
+    true = machine(decode_s, slowdown, chunk_s=0.2)
+    made = added_up(machine(1.0, 1.2), 1, ran(true, STILL), ran(true, CHUNKED), ran(true, AHEAD))
     figures = made.codecs[1]
     assert figures.decode_s.value == pytest.approx(decode_s, rel=0.01)
     assert figures.chunk_s == pytest.approx(0.2, rel=0.02)
-    assert figures.woken_s == pytest.approx(0.3, rel=0.1)
-    for policy in (HALVED, STILL, CHUNKED, AHEAD):
+    for policy in (STILL, CHUNKED, AHEAD):
         took, found = (simulate(PROMPT, policy, one, LINK) for one in (true, made))
         assert found.steps[-1].end == pytest.approx(took.steps[-1].end, rel=0.01)
     assert made.codecs[0] == true.codecs[0]
@@ -59,6 +49,6 @@ def test_what_was_measured_wrong_is_corrected(decode_s: float, slowdown: float) 
 
 def test_a_correction_has_its_limits() -> None:
     true = machine(10.0, 1.0)
-    made = corrected(machine(1.0, 1.0), true)
+    made = added_up(machine(1.0, 1.0), 1, ran(true, STILL), ran(true, CHUNKED), ran(true, AHEAD))
     assert made.codecs[1].decode_s.value == pytest.approx(SPEEDS[1])
     assert made.codecs[1].compute_slowdown >= 1
