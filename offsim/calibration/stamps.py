@@ -6,10 +6,10 @@ from itertools import pairwise
 from statistics import fmean, median
 
 import numpy as np
-from scipy.optimize import brentq
-from scipy.stats import theilslopes, trim_mean
+from scipy.optimize import minimize_scalar
+from scipy.stats import theilslopes
 
-from offsim.calibration.fit import TRIM, figure
+from offsim.calibration.fit import figure
 from offsim.calibration.measure import by_size
 from offsim.calibration.schema import (
     ComputeFigures,
@@ -26,6 +26,10 @@ from offsim.record.events import Stage
 from offsim.record.times import LayerTimes, StepTimes
 from offsim.trace import DECODE, PREFILL
 
+UNUSUAL = 3.0
+"""So many times the range of their middle half from the median, a layer was interrupted."""
+COLDEST = 0.95
+"""Most of a loss that can be left a layer later: caches are warm again within a token or two."""
 Observed = tuple[RunRecord, list[StepTimes]]
 """What a run gave: its record and its time stamps."""
 
@@ -76,6 +80,7 @@ def compute_figures(
     costs = (warm, per_pair, submit_s)
     losses = [[pair for step in _losses(seen, *costs) for pair in step] for seen in missing]
     cooling = sorted(map(_point, filter(None, losses)), key=lambda point: point.idle_s)
+    still_cold, cooling = _kept_cold(list(_losses(halved, *costs)), cooling)
     return ComputeFigures(
         label="MEASURED",
         first=parts["first"],
@@ -84,7 +89,7 @@ def compute_figures(
         dispatch=parts["dispatch"],
         expert=parts["expert"],
         cooling=cooling,
-        still_cold=_still_cold(list(_losses(halved, *costs)), cooling),
+        still_cold=still_cold,
         attention_s=attention,
     )
 
@@ -209,24 +214,38 @@ def _point(losses: list[Loss]) -> CoolingPoint:
     )
 
 
-def _still_cold(steps: list[list[Loss]], cooling: list[CoolingPoint]) -> float:
-    """The share of a loss that is left one layer later, by which whole steps lose what they did.
+def _kept_cold(
+    steps: list[list[Loss]], cooling: list[CoolingPoint]
+) -> tuple[float, list[CoolingPoint]]:
+    """The share of a loss that is left one layer later, and the points as they are with slots.
 
-    Steps are taken together as all samples are, by their middle half: interruptions, which come in
-    few of them, have no part in it.
+    Least squares over layers. The points are of runs that keep nothing: their experts pass through
+    a few places, which caches hold. Those that have slots lie further away, so that the same idle
+    time costs more by a factor; for any share, the best one is a quotient of sums.
+
+    Args:
+        steps: of a run that keeps half of the experts.
+        cooling: of runs that keep none.
     """
-    if not steps or not cooling:
-        return 0.0
+    actual = np.array([lost for step in steps for _, lost in step])
     alone = [[extra_after(cooling, idle) for idle, _ in step] for step in steps]
-    lost = [sum(loss for _, loss in step) for step in steps]
+    if not any(loss > 0 for losses in alone for loss in losses):
+        return 0.0, cooling
+    low, high = np.quantile(actual, (0.25, 0.75))
+    usual = np.abs(actual - np.median(actual)) <= UNUSUAL * (high - low)
 
-    def missing(share: float) -> float:
-        guesses = (sum(_decaying(losses, share)) for losses in alone)
-        return float(trim_mean([a - g for a, g in zip(lost, guesses, strict=True)], TRIM))
+    def fitted(share: float) -> tuple[float, float]:
+        guess = np.array([cold for losses in alone for cold in _decaying(losses, share)])[usual]
+        seen = actual[usual]
+        factor = max(0.0, float(seen @ guess) / float(guess @ guess)) if guess.any() else 1.0
+        return float(((factor * guess - seen) ** 2).sum()), factor
 
-    if missing(0.0) <= 0:
-        return 0.0
-    return 1.0 if missing(1.0) >= 0 else float(brentq(missing, 0.0, 1.0, xtol=0.01))
+    share = float(
+        minimize_scalar(lambda x: fitted(x)[0], bounds=(0.0, COLDEST), method="bounded").x
+    )
+    _, factor = fitted(share)
+    scaled = [point.model_copy(update={"extra": _scaled(point.extra, factor)}) for point in cooling]
+    return share, scaled
 
 
 def coldness(idle: Sequence[float], cooling: list[CoolingPoint], share: float) -> list[float]:

@@ -183,13 +183,16 @@ def test_a_stage_is_undisturbed_while_compute_waits_for_its_load() -> None:
     assert undisturbed(RunRecord("MEASURED", [record]), "host decode") == []
 
 
-@pytest.mark.parametrize("share", [0.0, 0.25, 0.6, 1.0])
-def test_how_long_caches_stay_cold_is_told_in_spite_of_interruptions(share: float) -> None:
+@pytest.mark.parametrize("share", [0.0, 0.25, 0.6, 0.9])
+@pytest.mark.parametrize("factor", [1.0, 1.7])
+def test_how_cold_caches_are_is_told_in_spite_of_interruptions(share: float, factor: float) -> None:
     rng = np.random.default_rng(0)
     steps = []
     for number in range(40):
         idle = rng.choice([0.0, 1.0, 2.0], 9).tolist()
-        lost = coldness(idle, COOLING, share)
-        lost[number % 9] += 5.0 if number % 10 == 0 else 0.0
+        lost = [factor * cold for cold in coldness(idle, COOLING, share)]
+        lost[number % 9] += 50.0 if number % 10 == 0 else 0.0
         steps.append(list(zip(idle, lost, strict=True)))
-    assert stamps._still_cold(steps, COOLING) == pytest.approx(share, abs=0.02)
+    found, points = stamps._kept_cold(steps, COOLING)
+    assert found == pytest.approx(share, abs=0.01)
+    assert [point.extra.value for point in points] == pytest.approx([factor / 2, factor])
