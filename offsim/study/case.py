@@ -71,15 +71,6 @@ class Case:
         own = self.calibration.link.bytes_per_s
         return own if self.link_bytes_per_s is None else min(own, self.link_bytes_per_s)
 
-    @property
-    def stored_bytes(self) -> int:
-        """Of one decoded expert in its stored dtype.
-
-        Blobs of `raw`, where there are some, tell the true size of weights of fewer than 8 bits.
-        """
-        blobs = [max(map(max, c.blob_bytes)) for c in self.calibration.codecs if c.codec == "raw"]
-        return min([self.calibration.model.expert_bytes, *blobs])
-
     def with_policy(self, **changes: Any) -> "Case":
         """The same under a policy that differs in these fields."""
         return replace(self, policy=self.policy.model_copy(update=changes))

@@ -201,11 +201,11 @@ def changes_of(case: Case, tpot_s: float) -> list[Change]:
 
 def _more_cache(case: Case, tpot_s: float) -> Change:
     """A GiB of decoded experts in whole slots of each layer, one at least."""
-    slots, layers = case.policy.slots, case.trace.layers
-    added = min(max(1, GIB // (layers * case.stored_bytes)), case.experts - slots)
+    slots, layer = case.policy.slots, case.trace.layers * case.calibration.model.expert_bytes
+    added = min(max(1, GIB // layer), case.experts - slots)
     if added <= 0:
         return Change("cache", "nothing: every expert has a slot", tpot_s, tpot_s)
-    nbytes = added * layers * case.stored_bytes
+    nbytes = added * layer
     full = ", all that there are" if slots + added == case.experts else ""
     size = f"{nbytes / GIB:.3g} GiB" if nbytes > 0.1 * GIB else show_bytes(nbytes)
     what = f"+{_count(added, 'slot')} a layer{full} ({size} in all)"

@@ -116,6 +116,7 @@ def test_bytes_of_known_experts() -> None:
     oss = load_shape("gpt-oss-120b")
     assert oss.expert_bytes == load_shape("gpt-oss-20b").expert_bytes == 13_219_200
     assert oss.facts("o").dtype_bytes == 1  # the smallest that a calibration can say
+    assert oss.facts("o").expert_bytes == 13_219_200
     # FP8 with one float32 for every 128 x 128 weights.
     assert load_shape("deepseek-v3").expert_bytes == 3 * 7168 * 2048 + 3 * 16 * 56 * 4
     assert load_shape("moonlight-16b-a3b").expert_bytes == 3 * 2048 * 1408 * 2

@@ -3,8 +3,11 @@ from pathlib import Path
 
 import pytest
 
+from offsim.calibration.profiles import load_shape
 from offsim.calibration.schema import DiskFigures
+from offsim.cli.placement import with_memory
 from offsim.files import write_yaml
+from offsim.policy.policy import Policy
 from offsim.trace import save_trace
 from tests.builders import TOY, calibration, codec_figures, sized
 
@@ -206,3 +209,11 @@ def test_device_memory_stands_for_the_slots_that_fit(
     assert fitted == shown(monkeypatch, capsys, "simulate", *files, "--slots", "2")
     assert run(monkeypatch, "simulate", *files, "--device-memory", "5") == 2
     assert "no room for one expert of each layer" in capsys.readouterr().err
+
+
+def test_device_memory_holds_experts_of_fewer_than_8_bits() -> None:
+    facts = load_shape("gpt-oss-120b").facts("gpt-oss-120b")
+    assert facts.dtype_bytes == 1
+    each = facts.layers * 13_219_200
+    assert with_memory(Policy(), str(6 * each), facts).slots == 6
+    assert with_memory(Policy(), "3000MiB", facts).slots == 6
