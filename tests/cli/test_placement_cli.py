@@ -102,6 +102,10 @@ def test_questions_are_answered_of_placed_experts(
     ("options", "says"),
     [
         (("--host-memory", "much"), "--host-memory is such as 64MiB"),
+        (("--host-memory", "9" * 400), "--host-memory is at most 1.07e+09 GiB, not inf B"),
+        (("--device-memory", "9" * 400 + "MiB"), "--device-memory is at most"),
+        (("--chunk", "9" * 400), "--chunk is at most"),
+        (("--prefetch", "oracle", "--prefetch-budget", "9" * 20), "--prefetch-budget is at most"),
         (("--host-tokens", "-1"), "--host-tokens is a number from 0 on or auto, not -1"),
         (("--host-tokens", "all"), "--host-tokens is a number from 0 on or auto, not all"),
         (("--keep", "compressed"), "codec raw does not decode on the device"),
@@ -198,6 +202,16 @@ def test_what_cannot_run_is_one_sentence(
     lines = capsys.readouterr().err.strip().splitlines()
     assert says in lines[-1]
     assert lines[-1].startswith("offsim: ")
+
+
+def test_more_slots_than_experts_are_all_of_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], files: tuple[str, ...]
+) -> None:
+    for scope in ("layer", "global"):
+        asked = ("simulate", *files, "--scope", scope, "--slots")
+        assert shown(monkeypatch, capsys, *asked, "3000000000") == shown(
+            monkeypatch, capsys, *asked, "4"
+        )
 
 
 def test_device_memory_stands_for_the_slots_that_fit(

@@ -72,6 +72,8 @@ def test_the_table_says_that_it_is_exact(
         ("--capacity 3000", "--capacity is such as 4slots or 3000MiB"),
         ("--capacity 1.5slots", "--capacity is such as"),
         ("--capacity 3Mib", "--capacity is such as"),
+        (f"--capacity {'9' * 400}MiB", "--capacity is at most 1.07e+09 GiB, not inf B"),
+        (f"--capacity {'9' * 400}slots", "--capacity is such as 4slots or 3000MiB"),
         ("--capacity 3MiB", "does not say how large an expert is; give --expert-bytes"),
         ("--profile none", "none: no such trace file"),
     ],

@@ -135,7 +135,7 @@ def decided_for(
     keys = np.zeros((layers * experts + pools, KEY), np.int32)
     keys[:, BRINGS] = keys[:, SAFE] = NONE
     keys[:-pools, LAYER] = np.repeat(np.arange(layers), experts)
-    keys[-pools:, FREE] = policy.slots * (layers // pools)
+    keys[-pools:, FREE] = min(policy.slots, experts) * (layers // pools)  # more is never used
     keys[:, BEFORE] = keys[:, AFTER] = np.arange(len(keys))
     next_use = np.empty((0, 0, 0), np.int32)
     if policy.cache == "belady":

@@ -67,7 +67,7 @@ def scenarios(draw: st.DrawFn) -> tuple[Trace, Policy, Costs]:
     noisy = prefetch == "noisy-oracle"
     policy = Policy(
         cache=draw(st.sampled_from(sorted(CACHES))),
-        slots=draw(st.integers(0, experts)),
+        slots=draw(st.integers(0, experts) | st.just(3_000_000_000)),
         scope=draw(st.sampled_from(["layer", "global"])),
         prefetch=prefetch,
         distance=draw(st.integers(1, 2)),
