@@ -186,9 +186,8 @@ def offloaded(
     )
     gates = foresight(policy.distance if kind is not None and kind.gated else 0)
     keep = policy.keep == "compressed"
-    arena: Slots = (
-        BlobArena(shape, staged, device) if keep else Arena(shape, policy.slots, staged, device)
-    )
+    slots = sum(policy.pools(shape.layers))
+    arena: Slots = BlobArena(shape, staged, device) if keep else Arena(shape, slots, staged, device)
     store = device.hold(store)
     with ExitStack() as open_until_the_end:
         shelf, notes = None, []

@@ -66,6 +66,12 @@ class Case:
         return self.calibration.model.experts
 
     @property
+    def slots(self) -> float:
+        """Experts that a layer can keep, or its share of one pool; all of them at most."""
+        layers = self.trace.layers
+        return min(sum(self.policy.pools(layers)), layers * self.experts) / layers
+
+    @property
     def bandwidth(self) -> float:
         """Of the link, bytes/s: its pace, but no more than the machine's own."""
         own = self.calibration.link.bytes_per_s
@@ -120,6 +126,7 @@ class Case:
         case = self._with_codec(free).with_policy(
             cache="lru",
             slots=self.experts,
+            extra=0,
             prefetch="none",
             host_bytes=None,
             host_tokens=0,

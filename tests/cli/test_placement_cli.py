@@ -225,9 +225,30 @@ def test_device_memory_stands_for_the_slots_that_fit(
     assert "no room for one expert of each layer" in capsys.readouterr().err
 
 
+def test_one_pool_has_all_that_fits_into_device_memory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], files: tuple[str, ...]
+) -> None:
+    asked = ("simulate", *files, "--scope", "global")
+    whole = str(2 * TOY.layers * 6)
+    assert shown(monkeypatch, capsys, *asked, "--device-memory", whole) == shown(
+        monkeypatch, capsys, *asked, "--slots", "2"
+    )
+    assert run(monkeypatch, *asked, "--device-memory", str(8 * 6 + 5)) == 0
+    assert "raw, lru 2, one pool with 2 more [ESTIMATED]" in capsys.readouterr().out
+    with_all = shown(monkeypatch, capsys, *asked, "--device-memory", "1MiB")
+    assert with_all == shown(monkeypatch, capsys, *asked, "--slots", "4")
+    assert run(monkeypatch, *asked, "--device-memory", "5") == 2
+    assert "no room for one expert, which takes" in capsys.readouterr().err
+    driven = ("run", "--trace", files[1], *RUN.split(), "--scope", "global")
+    assert run(monkeypatch, *driven, "--device-memory", str(7 * 3 * 16 * 24 * 2)) == 0
+    assert "lru 2, one pool with 1 more" in capsys.readouterr().out
+
+
 def test_device_memory_holds_experts_of_fewer_than_8_bits() -> None:
     facts = load_shape("gpt-oss-120b").facts("gpt-oss-120b")
     assert facts.dtype_bytes == 1
     each = facts.layers * 13_219_200
     assert with_memory(Policy(), str(6 * each), facts).slots == 6
     assert with_memory(Policy(), "3000MiB", facts).slots == 6
+    pooled = with_memory(Policy(scope="global"), "3000MiB", facts)
+    assert pooled.pools(facts.layers) == [3000 * 2**20 // 13_219_200]

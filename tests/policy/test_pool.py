@@ -5,8 +5,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offsim.policy.cache import Decision, ExpertCache
-from offsim.policy.registry import cache_of, slots_cache
-from offsim.policy.replay import replay
+from offsim.policy.policy import Policy
+from offsim.policy.registry import cache_of
+from offsim.policy.replay import pools_for, replay
 from offsim.trace import Trace
 from tests.builders import trace_of
 
@@ -19,7 +20,11 @@ FREE, STAGED = -1, -2
 
 
 def lru(layers: int, slots: int) -> ExpertCache:
-    return slots_cache("lru", layers, slots)
+    return pools_for(Policy(slots=slots), layers, None, None, None)
+
+
+def one_pool(slots: int) -> ExpertCache:
+    return pools_for(Policy(slots=0, extra=slots, scope="global"), LAYERS, None, None, None)
 
 
 def victims(decision: Decision) -> tuple[int, ...]:
@@ -215,7 +220,7 @@ def test_hit_rate_of_a_real_trace(gpt_oss_trace: Trace, slots: int, expected: fl
 
 
 def test_a_global_pool_takes_from_any_layer() -> None:
-    cache = slots_cache("lru", layers=2, slots=1, scope="global")
+    cache = one_pool(2)
     assert cache.lookup(0, [0, 1]) == Decision(0, (), (0, 1), ((), ()))
     assert cache.lookup(1, [5]) == Decision(1, (), (5,), (((0, 0),),))
     assert cache.lookup(0, [1]).hits == (1,)
@@ -251,14 +256,14 @@ def one(_: object) -> int:
 
 
 def test_a_prefetched_expert_hits() -> None:
-    cache = slots_cache("lru", layers=2, slots=2)
+    cache = lru(2, 2)
     cache.lookup(0, [0, 1])
     assert cache.fetch([(1, 3), (1, 0)], one, ANY) == ([(1, 3), (1, 0)], [(), ()], ANY - 2)
     assert cache.lookup(1, [0, 3]) == Decision(1, (0, 3), ())
 
 
 def test_who_leaves_for_a_prefetched_expert_is_who_leaves_for_a_miss() -> None:
-    cache = slots_cache("lru", layers=2, slots=2)
+    cache = lru(2, 2)
     cache.lookup(1, [0])
     cache.lookup(1, [1])
     assert cache.fetch([(1, 3)], one, ANY) == ([(1, 3)], [((1, 0),)], ANY - 1)
@@ -266,28 +271,28 @@ def test_who_leaves_for_a_prefetched_expert_is_who_leaves_for_a_miss() -> None:
 
 
 def test_residents_are_passed_over_and_cost_nothing() -> None:
-    cache = slots_cache("lru", layers=1, slots=3)
+    cache = lru(1, 3)
     cache.lookup(0, [0, 1])
     assert cache.fetch([(0, 1), (0, 2), (0, 2)], one, 1) == ([(0, 2)], [()], 0)
 
 
 def test_the_first_that_exceeds_the_budget_ends_a_prefetch() -> None:
     size = {0: 5, 1: 9, 2: 1}
-    cache = slots_cache("lru", layers=1, slots=4)
+    cache = lru(1, 4)
     fetched = cache.fetch([(0, 0), (0, 1), (0, 2)], lambda key: size[key[1]], 10)
     assert fetched == ([(0, 0)], [()], 5), "1 takes more than the 5 that are left"
     assert cache.fetch([(0, 2)], one, 0) == ([], [], 0)
 
 
 def test_candidates_do_not_leave_for_each_other() -> None:
-    cache = slots_cache("lru", layers=2, slots=2)
+    cache = lru(2, 2)
     cache.lookup(1, [0, 1])
     # 1 is the younger; 0 is older but wanted next, and nobody is left to make room for 3.
     assert cache.fetch([(1, 2), (1, 0), (1, 3)], one, ANY) == ([(1, 2)], [((1, 1),)], ANY - 1)
 
 
 def test_what_was_prefetched_stays_until_its_layer_asks() -> None:
-    cache = slots_cache("lru", layers=3, slots=1)
+    cache = lru(3, 1)
     assert cache.fetch([(1, 0)], one, ANY)[0] == [(1, 0)]
     assert cache.fetch([(1, 2)], one, ANY) == ([], [], ANY), "0 of layer 1 was not asked for yet"
     cache.lookup(0, [0])
@@ -296,7 +301,7 @@ def test_what_was_prefetched_stays_until_its_layer_asks() -> None:
 
 
 def test_a_miss_finds_no_room_beside_what_other_layers_wait_for() -> None:
-    cache = slots_cache("lru", layers=2, slots=1, scope="global")
+    cache = one_pool(2)
     cache.fetch([(1, 0), (1, 1)], one, ANY)
     assert cache.lookup(0, [0]) == Decision(0, (), (0,), ((),), (0,))
     assert cache.lookup(1, [1]) == Decision(1, (1,), ())

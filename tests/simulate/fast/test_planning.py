@@ -65,10 +65,12 @@ def scenarios(draw: st.DrawFn) -> tuple[Trace, Policy, Costs]:
     trace = draw(traces(layers, experts))
     prefetch = draw(st.sampled_from(PREFETCHERS))
     noisy = prefetch == "noisy-oracle"
+    scope = draw(st.sampled_from(["layer", "global"]))
     policy = Policy(
         cache=draw(st.sampled_from(sorted(CACHES))),
         slots=draw(st.integers(0, experts) | st.just(3_000_000_000)),
-        scope=draw(st.sampled_from(["layer", "global"])),
+        extra=draw(st.integers(0, layers)) if scope == "global" else 0,
+        scope=scope,
         prefetch=prefetch,
         distance=draw(st.integers(1, 2)),
         prefetch_bytes=draw(st.sampled_from([None, 0, 1500, 5000])),
