@@ -8,7 +8,7 @@ from offsim.policy.policy import Policy
 from offsim.policy.transfer import Transfer
 from offsim.record import RunRecord, metrics_of
 from offsim.simulate import simulate
-from tests.builders import calibration, codec_figures, trace_of
+from tests.builders import calibration, codec_figures, figure, trace_of
 
 TOY = trace_of(
     [
@@ -209,6 +209,25 @@ def test_noise_is_seeded_and_spreads_around_the_calibrated_times() -> None:
     assert simulate(TOY, Policy(), figures, 1000.0, noise_seed=1) == simulate(
         TOY, Policy(), figures, 1000.0, noise_seed=1, engine="simpy"
     )
+
+
+def test_noise_draws_hand_overs_once_for_a_simulation() -> None:
+    # One expert misses in each layer, and whoever brings it stands idle before.
+    trace = trace_of([[[step % 2, step % 2 + 2]] for step in range(6)])
+    figures, one = calibration(codec_figures(layers=1), layers=1), Policy(slots=4)
+    spread = figure(0.25).model_copy(update={"p10": 0.125, "p90": 1.0})
+    handover = figures.handover.model_copy(update={"start_s": spread})
+    figures = figures.model_copy(update={"handover": handover})
+
+    def waited(seed: int | None) -> list[float]:
+        record = simulate(trace, one, figures, 1000.0, noise_seed=seed)
+        return [step.loads[0].spans[0].start - step.loads[0].submitted for step in record.steps[:2]]
+
+    assert waited(None) == [0.25, 0.25]
+    drawn = np.array([waited(seed) for seed in range(400)])
+    assert drawn[:, 0] == pytest.approx(drawn[:, 1])
+    assert np.median(drawn) == pytest.approx(0.25, rel=0.1)
+    assert np.quantile(drawn, [0.1, 0.9]) == pytest.approx([0.125, 1.0], rel=0.25)
 
 
 def test_infinite_cache_misses_each_expert_once() -> None:
