@@ -57,7 +57,8 @@ def serve(
     timelines.check()
     recorded = load_trace(trace)
     arrive = arrivals_of(arrivals, np.unique(recorded.request).tolist(), arrivals_seed)
-    case = case_of(recorded, calibration, policy, link, loading.profile, placement)
+    profile = loading.profile
+    case = case_of(recorded, calibration, policy, link, profile, placement, classes=True)
     with display.progress(as_json) as tell:
         served = serving(
             case.trace,

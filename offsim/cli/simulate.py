@@ -35,7 +35,15 @@ def simulate(
 
     policy = loading_low(asked_policy(storage, loading, placement), low, low_below)
     timelines.check()
-    case = case_of(load_trace(trace), calibration, policy, link, loading.profile, placement)
+    case = case_of(
+        load_trace(trace),
+        calibration,
+        policy,
+        link,
+        loading.profile,
+        placement,
+        classes=noise is not None,
+    )
     record = case.record(engine.value, noise)
     name = described(case.policy)
     band = {} if no_band else case.band()
