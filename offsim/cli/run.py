@@ -117,7 +117,8 @@ def run(
     dtype = subject.matrices()[0].dtype
     answers = [] if opened is None else opened.answers(ran.tokens)
     _show(described(policy), ran, (dtype, store.ratio), answers, as_json)
-    timelines.write(ran.record, described(policy), facts.name, pace)
+    kept = store.sizes.kept(policy.keep)
+    timelines.write(ran.record, described(policy), facts.name, pace, kept)
 
 
 def _show(

@@ -81,4 +81,5 @@ def serve(
     name = described(case.policy)
     display.show_metrics(name, served.metrics(), as_json, **batches)
     if timelines.wanted:
-        timelines.write(served.record(), name, case.calibration.model.name, case.link_bytes_per_s)
+        model = case.calibration.model.name
+        timelines.write(served.record(), name, model, case.link_bytes_per_s, case.kept_bytes)

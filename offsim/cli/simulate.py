@@ -48,4 +48,5 @@ def simulate(
     name = described(case.policy)
     band = {} if no_band else case.band()
     display.show_metrics(name, metrics_of(record), as_json, band)
-    timelines.write(record, name, case.calibration.model.name, case.link_bytes_per_s)
+    model = case.calibration.model.name
+    timelines.write(record, name, model, case.link_bytes_per_s, case.kept_bytes)

@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from offsim.calibration.schema import Calibration, CodecFigures, Figure
+from offsim.policy.evictions import Key
 from offsim.policy.policy import Policy
 from offsim.record import Metrics, RunRecord
 from offsim.simulate import predict, simulate
 from offsim.simulate.band import Band, band
+from offsim.simulate.costs import Costs
 from offsim.simulate.mixture import calibrated, stored
 from offsim.simulate.simulation import EngineName
 from offsim.trace import Trace
@@ -70,6 +72,12 @@ class Case:
         """Experts that a layer can keep, or its share of one pool; all of them at most."""
         layers = self.trace.layers
         return min(sum(self.policy.pools(layers)), layers * self.experts) / layers
+
+    @property
+    def kept_bytes(self) -> Callable[[Key], int]:
+        """Bytes that an expert takes on the device."""
+        costs = Costs(self.calibration, self.policy, self.link_bytes_per_s)
+        return costs.sizes.kept(self.policy.keep)
 
     @property
     def bandwidth(self) -> float:
