@@ -1,5 +1,6 @@
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -8,7 +9,7 @@ from offsim.policy.cache import Decision, ExpertCache
 from offsim.policy.policy import Policy
 from offsim.policy.registry import cache_of
 from offsim.policy.replay import pools_for, replay
-from offsim.trace import Trace
+from offsim.trace import DECODE, PREFILL, Trace
 from tests.builders import trace_of
 
 LAYERS = 2
@@ -207,6 +208,38 @@ def test_a_log_of_decisions_never_overfills_the_slots(
 def test_more_slots_never_hit_less(steps: list[list[int]]) -> None:
     hits = [sum(len(found) for found, _, _ in run(slots, *steps)) for slots in range(2, 9)]
     assert hits == sorted(hits)
+
+
+@st.composite
+def sweeps(draw: st.DrawFn) -> tuple[Trace, int]:
+    """Requests over several layers, and a pool that the other layers of one token fill."""
+    layers, top_k = draw(st.integers(2, 4)), draw(st.integers(1, 3))
+    prompt, decode = draw(st.integers(0, 4)), draw(st.integers(1, 8))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    ids = rng.random((prompt + decode, layers, 5)).argsort(-1)[..., :top_k]
+    trace = trace_of(ids.tolist(), 5)
+    phase = np.repeat([PREFILL, DECODE], (prompt, decode)).astype(np.uint8)
+    pool = draw(st.integers(0, (layers - 1) * top_k))
+    return Trace(trace.info, **(trace.arrays() | {"phase": phase})), pool
+
+
+@settings(derandomize=True, max_examples=300, deadline=None)
+@given(sweep=sweeps())
+def test_one_lru_pool_that_the_other_layers_fill_hits_nothing_in_decoding(
+    sweep: tuple[Trace, int],
+) -> None:
+    trace, room = sweep
+    cache = pools_for(Policy(slots=0, extra=room, scope="global"), trace.layers, None, None, None)
+    counts = replay(trace, cache, [1] * trace.layers)
+    assert counts.lookups_decode > 0
+    assert counts.hits_decode == 0
+
+
+def test_one_lru_pool_with_room_for_one_more_can_hit() -> None:
+    # Three slots for a cycle of four. In layer 0 one of 0 and 1 is left each time, and stays.
+    trace = trace_of([[[0, 1], [0, 1]]] * 6)
+    cache = pools_for(Policy(slots=0, extra=3, scope="global"), 2, None, None, None)
+    assert replay(trace, cache, [1, 1]).hits_decode > 0
 
 
 @pytest.mark.parametrize(
