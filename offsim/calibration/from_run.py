@@ -76,8 +76,8 @@ class Model:
     def facts(self) -> ModelFacts:
         """Sizes as a calibration has them.
 
-        A log does not know hidden size, width and dtype; their product is at least the bytes of
-        the largest expert, so that those of `raw` are the ones that count.
+        A log does not know hidden size, width and dtype: their product is about the bytes of the
+        largest expert, which are said beside it.
         """
         return ModelFacts(
             name=self.name,
@@ -87,6 +87,7 @@ class Model:
             hidden=math.ceil(max(self.layer_bytes) / MATRICES),
             width=1,
             dtype_bytes=1,
+            stored_bytes=max(self.layer_bytes),
         )
 
 

@@ -109,10 +109,13 @@ class Link(Part):
 
 
 class Host(Part):
-    """A CPU that decodes for host codecs.
+    """A CPU that decodes for host codecs, and computes experts.
 
     Attributes:
         cores: of the machine.
+        memory_bytes_per_s: reached while all cores read the weights of an expert.
+        flop_per_s: reached in products with them, a multiply-add counting 2. Where this or the
+            bandwidth is None, how fast the host computes is not known.
         sz3_encode_bytes_per_s: float32 bytes of the values that SZ3 encodes in a second, one core.
         sz3_decode_bytes_per_s: float32 bytes of the values that SZ3 decodes in a second, one core.
     """
@@ -121,6 +124,8 @@ class Host(Part):
     cores: Sourced
     sz3_encode_bytes_per_s: Sourced
     sz3_decode_bytes_per_s: Sourced
+    memory_bytes_per_s: Sourced | None = None
+    flop_per_s: Sourced | None = None
 
 
 class Disk(Part):

@@ -139,7 +139,8 @@ def estimated(
     rate measured by this project, and what SZ3 has decoded is copied within the device. Raw bytes
     arrive in their slot. Hand-overs take one launch each. Decoder and compute are assumed not to
     slow each other (both slowdowns are 1), and idle compute not to lose its caches. A read from
-    disk is latency + bytes / bandwidth. How fast the host computes experts is left out.
+    disk is latency + bytes / bandwidth. The host computes an expert in the longer of the times
+    that its memory and its products take, where its file says how fast both are.
 
     Args:
         profile: of the machine.
@@ -222,6 +223,12 @@ def _compute(profile: Profile, shape: ModelShape, context: int) -> ComputeFigure
         flop = 2 * tokens * shape.expert_weights
         return roofline(profile, shape.expert_bytes, flop, EXPERT_KERNELS)
 
+    on_host: list[SizedFigure] = []
+    memory, rate = profile.host.memory_bytes_per_s, profile.host.flop_per_s
+    if memory is not None and rate is not None:
+        reading, flop_s = shape.expert_bytes / memory.value, 2 * shape.expert_weights / rate.value
+        on_host = _table(TOKENS, lambda tokens: max(reading, tokens * flop_s))
+
     return ComputeFigures(
         label="ESTIMATED",
         first=_table(TOKENS, first),
@@ -229,6 +236,7 @@ def _compute(profile: Profile, shape: ModelShape, context: int) -> ComputeFigure
         head=_table(TOKENS, head),
         dispatch=_table(TOKENS, dispatch),
         expert=_table(TOKENS, expert),
+        host_expert=on_host,
     )
 
 

@@ -61,7 +61,12 @@ class Machine(Strict):
 
 
 class ModelFacts(Strict):
-    """The model whose experts were measured; sizes as in `offsim.model.ExpertShape`."""
+    """The model whose experts were measured; sizes as in `offsim.model.ExpertShape`.
+
+    Attributes:
+        stored_bytes: of one expert, where they are not those of its weights times `dtype_bytes`:
+            weights of fewer than 8 bits, and scales beside them. None where they are.
+    """
 
     name: str
     layers: int = Field(ge=1)
@@ -70,10 +75,13 @@ class ModelFacts(Strict):
     hidden: int = Field(ge=1)
     width: int = Field(ge=1)
     dtype_bytes: int = Field(ge=1, le=8)
+    stored_bytes: int | None = Field(default=None, ge=1)
 
     @property
     def expert_bytes(self) -> int:
         """Bytes of one expert in its stored dtype."""
+        if self.stored_bytes is not None:
+            return self.stored_bytes
         return 3 * self.hidden * self.width * self.dtype_bytes
 
 

@@ -178,8 +178,8 @@ class ModelShape(Strict):
     def facts(self, name: str) -> ModelFacts:
         """As a calibration has it.
 
-        Its dtype has whole bytes: weights of fewer than 8 bits count as one byte there, and only
-        there. The blobs of such a model have their true size.
+        Its dtype has whole bytes, one at least; how many bytes an expert really has is said beside
+        it.
         """
         return ModelFacts(
             name=name,
@@ -189,4 +189,5 @@ class ModelShape(Strict):
             hidden=self.hidden,
             width=self.expert_width,
             dtype_bytes=max(1, int(self.expert_bits) // 8),
+            stored_bytes=self.expert_bytes,
         )

@@ -62,7 +62,7 @@ def calibrate(
                 "--codec which to measure on generated ones, such as cuszp:0.001, or raw"
             )
         routing.check_measurable()
-        every = routing.model.shape.experts
+        every = routing.model.shape.experts * routing.resident_layers
         routing.check_room(every, len(keys), driven.budget, routing.resident_layers)
         tell_driven(routing)
     with display.progress() as tell:

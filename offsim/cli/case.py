@@ -54,8 +54,13 @@ def case_of(
     link: str,
     profile: Path | None,
     placement: Placement,
+    *,
+    classes: bool = False,
 ) -> Case:
-    """Read a calibration and a profile; a note on stderr where the trace is of another codec.
+    """Read a calibration and a profile.
+
+    Notes on stderr say where the trace is of another codec, and where compiled code does not take
+    the many decisions that there are.
 
     Args:
         trace: the router's decisions.
@@ -64,6 +69,7 @@ def case_of(
         link: as the option has it.
         profile: trace file that the policy learns from, or None.
         placement: `auto` of its --host-tokens and its --device-memory become numbers.
+        classes: whether compiled code decides for no policy.
 
     Raises:
         InputError: a file is not what it should be, trace and calibration are of different shapes,
@@ -85,4 +91,5 @@ def case_of(
     pace = resolved(speed, lambda: layer_s(figures), figures.model.expert_bytes)
     policy = with_auto(policy, placement.host_tokens, figures, pace)
     display.note_compiling()
+    display.note_classes(policy, trace, always=classes)
     return Case(trace, policy, figures, pace, known)

@@ -68,7 +68,8 @@ def check(
         from offsim.runtime.driven import check_foresight
 
         check_foresight(routing.trace, like)
-        most = max(slots_of(routing.model.shape.experts))
+        shape = routing.model.shape
+        most = shape.layers * max(slots_of(shape.experts))
         routing.check_room(most, len(figures.codecs), driven.budget)
         tell_driven(routing)
     with display.progress() as tell:

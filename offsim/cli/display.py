@@ -22,12 +22,16 @@ if TYPE_CHECKING:
 
     import pandas as pd
 
+    from offsim.policy.policy import Policy
     from offsim.record import Metrics
     from offsim.simulate.band import Band, Interval
+    from offsim.trace import Trace
 
     Tell: TypeAlias = Callable[[str, float], None]
 
 PIPED_WIDTH = 140
+MANY_LOOKUPS = 500_000
+"""Tokens times layers of a trace; for so many the policy's classes take a second or more."""
 BANDS = {
     "TTFT": (("", "ttft_s"),),
     "TPOT": (("", "tpot_s"),),
@@ -63,6 +67,26 @@ def note_compiling() -> None:
 
     if not is_compiled():
         typer.echo("offsim: compiling the fast engine, once: about half a minute", err=True)
+
+
+def note_classes(policy: "Policy", trace: "Trace", *, always: bool = False) -> None:
+    """Say on stderr that the policy's classes decide where compiled code does not.
+
+    Args:
+        policy: that decides.
+        trace: the router's decisions; of a short one nothing is said.
+        always: whether compiled code decides for no policy: with noise, and in serving.
+    """
+    from offsim.simulate.fast.foresight import foresees
+    from offsim.simulate.fast.planning import covers
+
+    is_compiled = covers(policy) and foresees(policy, trace.layers) and not always
+    if not is_compiled and trace.tokens * trace.layers >= MANY_LOOKUPS:
+        typer.echo(
+            "offsim: note: the policy's classes decide here, not compiled code; decisions are the "
+            "same and take longer",
+            err=True,
+        )
 
 
 def emit_json(value: Any) -> None:

@@ -10,7 +10,7 @@ from offsim.cli import display, options
 from offsim.cli.groups import Loading, Placement, Storage, grouped
 
 if TYPE_CHECKING:
-    from offsim.policy.policy import Policy
+    from offsim.study.case import Case
     from offsim.study.explain import Explained
     from offsim.study.working_set import WorkingSet
 
@@ -56,16 +56,16 @@ def explain(
             with replacing(figure) as partial:
                 partial.write_bytes(image)
     if as_json:
-        display.emit_json(_json(found, case.policy, case.bandwidth))
+        display.emit_json(_json(found, case))
     else:
-        _show(found, case.policy)
+        _show(found, case)
 
 
-def _json(found: "Explained", policy: "Policy", bandwidth: float) -> dict[str, Any]:
+def _json(found: "Explained", case: "Case") -> dict[str, Any]:
     from offsim.study.answers import answers
 
     sets = [
-        {**asdict(one), "median_ratio": _ratio(one.median, policy.slots)}
+        {**asdict(one), "median_ratio": _ratio(one.median, case.slots)}
         for one in found.working_sets
     ]
     changes = [{**asdict(one), "saved_s": one.saved_s} for one in found.changes]
@@ -74,17 +74,17 @@ def _json(found: "Explained", policy: "Policy", bandwidth: float) -> dict[str, A
         "working_sets": sets,
         "changes": changes,
         "foresight": {**asdict(found.foresight), "saved_s": found.foresight.saved_s},
-        "setting": policy.model_dump(mode="json"),
-        "link_bytes_per_s": bandwidth,
+        "setting": case.policy.model_dump(mode="json"),
+        "link_bytes_per_s": case.bandwidth,
         "answers": answers(found),
     }
 
 
-def _ratio(experts: float, slots: int) -> float:
+def _ratio(experts: float, slots: float) -> float:
     return experts / slots if slots else float("inf")
 
 
-def _show(found: "Explained", policy: "Policy") -> None:
+def _show(found: "Explained", case: "Case") -> None:
     import pandas as pd
 
     from offsim.cli.policies import described
@@ -107,7 +107,8 @@ def _show(found: "Explained", policy: "Policy") -> None:
         }
         for name, one in bounds.items()
     ]
-    display.show_table(f"{described(policy)} and its bounds [{found.label}]", pd.DataFrame(rows))
+    title = f"{described(case.policy)} and its bounds [{found.label}]"
+    display.show_table(title, pd.DataFrame(rows))
     split = found.split
     parts = {
         "compute": split.compute_s,
@@ -121,8 +122,8 @@ def _show(found: "Explained", policy: "Policy") -> None:
         for name, seconds in parts.items()
     }
     display.show_facts(f"Where a token's time goes [{found.label}]", shown)
-    sets = [_set_row(one, policy.slots) for one in found.working_sets if one.layer is None]
-    title = f"Distinct experts of a layer, and how many times its {policy.slots} slots"
+    sets = [_set_row(one, case.slots) for one in found.working_sets if one.layer is None]
+    title = f"Distinct experts of a layer, and how many times its {case.slots:.3g} slots"
     display.show_table(title, pd.DataFrame(sets))
     busy = pd.DataFrame([asdict(one) for one in found.busy]).set_index("resource")
     percent = busy.map(lambda share: "-" if math.isnan(share) else f"{share:.0%}").reset_index()
@@ -135,7 +136,7 @@ def _show(found: "Explained", policy: "Policy") -> None:
         typer.echo(sentence)
 
 
-def _set_row(one: "WorkingSet", slots: int) -> dict[str, str]:
+def _set_row(one: "WorkingSet", slots: float) -> dict[str, str]:
     count = f"{one.tokens} decode token{'s' if one.tokens != 1 else ''}"
     return {
         "asked for by": "a prompt" if one.tokens is None else count,

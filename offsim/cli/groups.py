@@ -128,7 +128,7 @@ class Placement:
         str | None,
         typer.Option(
             help="Device memory for experts in their stored dtype, such as 3000MiB, in place of "
-            "--slots: as many whole slots as fit, the same for each layer.",
+            "--slots: as many whole slots as fit, the same for each layer, or in one pool.",
             rich_help_panel=PLACEMENT,
         ),
     ] = None

@@ -42,24 +42,30 @@ def placing(policy: Policy, host_memory: str | None, host_tokens: str, keep: str
 def with_memory(policy: Policy, device_memory: str | None, facts: "ModelFacts") -> Policy:
     """The policy with as many slots as fit into device memory, where that was given.
 
+    Each layer has as many; one pool for all has as many in all as there is room for.
+
     Args:
         policy: any.
         device_memory: such as `3000MiB`; None: it has its slots already.
         facts: of the model.
 
     Raises:
-        InputError: no size, or less than an expert of each layer takes.
+        InputError: no size, or less than an expert of each layer takes; of any, for one pool.
     """
     if device_memory is None:
         return policy
-    layer = facts.layers * facts.expert_bytes
-    slots = size_of(device_memory, "--device-memory") // layer
-    if not slots:
+    pooled = policy.scope == "global"
+    at_once = 1 if pooled else facts.layers
+    nbytes = at_once * facts.expert_bytes
+    count = size_of(device_memory, "--device-memory") // nbytes * at_once
+    if not count:
+        what = "one expert, which takes" if pooled else "one expert of each layer, which take"
         raise InputError(
-            f"--device-memory {device_memory} has no room for one expert of each layer, which take "
-            f"{layer / MIB:.4g} MiB; give at least that, or --slots 0"
+            f"--device-memory {device_memory} has no room for {what} {nbytes / MIB:.4g} MiB; give "
+            "at least that, or --slots 0"
         )
-    return policy.model_copy(update={"slots": min(slots, facts.experts)})
+    slots, extra = divmod(min(count, facts.layers * facts.experts), facts.layers)
+    return policy.model_copy(update={"slots": slots, "extra": extra})
 
 
 def with_auto(

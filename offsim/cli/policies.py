@@ -10,7 +10,7 @@ from typing import Literal
 import typer
 from pydantic import ValidationError
 
-from offsim.cli.replay import UNITS
+from offsim.cli.replay import UNITS, whole_bytes
 from offsim.codec.bounded import check_bound
 from offsim.codec.registry import codec_named
 from offsim.errors import InputError
@@ -139,13 +139,13 @@ def size_of(text: str, option: str) -> int:
     """Bytes of a size such as `64MiB`, or a number of bytes.
 
     Raises:
-        InputError: neither of these.
+        InputError: neither of these, or as for `whole_bytes`.
     """
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]*)", text)
     units = {"": 1, "B": 1, **UNITS}
     if found is None or found[2] not in units:
         raise InputError(f"{option} is such as 64MiB ({', '.join(UNITS)}) or bytes, not {text}")
-    return int(float(found[1]) * units[found[2]])
+    return whole_bytes(float(found[1]) * units[found[2]], option)
 
 
 def described(policy: Policy) -> str:

@@ -11,6 +11,8 @@ from offsim.cli import display, options
 if TYPE_CHECKING:
     from offsim.trace import Trace
 
+LARGEST = 1 << 60
+"""No size that is given is larger, bytes: sums of a few fit into 64 bits."""
 UNITS = {"KB": 10**3, "MB": 10**6, "GB": 10**9, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30}
 
 
@@ -85,11 +87,29 @@ def _capacity(text: str) -> tuple[int, int | None]:
     found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([A-Za-z]+)", text)
     if found is not None:
         number, unit = float(found[1]), found[2]
-        if unit in ("slots", "slot") and number == int(number):
+        if unit in ("slots", "slot") and number.is_integer():
             return int(number), None
         if unit in UNITS:
-            return 0, int(number * UNITS[unit])
+            return 0, whole_bytes(number * UNITS[unit], "--capacity")
     raise InputError(f"--capacity is such as 4slots or 3000MiB ({', '.join(UNITS)}), not {text}")
+
+
+def whole_bytes(nbytes: float, option: str) -> int:
+    """A size that is given, in whole bytes.
+
+    Args:
+        nbytes: >= 0; infinite where it has more digits than a float can.
+        option: that gives it.
+
+    Raises:
+        InputError: it is larger than `LARGEST`.
+    """
+    from offsim.errors import InputError
+
+    if nbytes > LARGEST:
+        most = LARGEST / UNITS["GiB"]
+        raise InputError(f"{option} is at most {most:.3g} GiB, not {nbytes:.3g} B")
+    return int(nbytes)
 
 
 def _sizes(trace: "Trace", expert_bytes: int | None) -> list[int] | None:

@@ -105,7 +105,9 @@ def run(
         facts = subject.facts
         policy = with_memory(policy, memory, facts)
         if opened is not None:
-            opened.check(policy, facts.experts if speed is Pace.PACED else policy.slots)
+            every = facts.layers * facts.experts
+            slots = every if speed is Pace.PACED else sum(policy.pools(facts.layers))
+            opened.check(policy, slots)
         store = _stored(subject, policy, part(tell, 0.1, 0.3))
         pace = resolved(speed, lambda: resident_layer_s(subject, store, asked), store.shape.bytes)
         running = by_place(part(tell, 0.3, 1.0), "running", subject.steps(asked, tokens))
@@ -115,7 +117,8 @@ def run(
     dtype = subject.matrices()[0].dtype
     answers = [] if opened is None else opened.answers(ran.tokens)
     _show(described(policy), ran, (dtype, store.ratio), answers, as_json)
-    timelines.write(ran.record, described(policy), facts.name, pace)
+    kept = store.sizes.kept(policy.keep)
+    timelines.write(ran.record, described(policy), facts.name, pace, kept)
 
 
 def _show(
@@ -190,10 +193,11 @@ def _check_driven(routing: "DrivenSubject", policy: "Policy", nbytes: int, *, pa
 
     check_foresight(routing.trace, policy)
     stores, budget = 1 if policy.low is None else 2, _budget(nbytes, policy, routing)
-    routing.check_room(policy.slots, stores, budget)
+    routing.check_room(sum(policy.pools(routing.facts.layers)), stores, budget)
     if paced:
         routing.check_measurable()
-        routing.check_room(routing.facts.experts, stores, budget, routing.resident_layers)
+        part = routing.resident_layers
+        routing.check_room(part * routing.facts.experts, stores, budget, part)
 
 
 def _stored(subject: "Subject[Any]", policy: "Policy", tell: "display.Tell") -> "ExpertStore":

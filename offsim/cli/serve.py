@@ -57,7 +57,8 @@ def serve(
     timelines.check()
     recorded = load_trace(trace)
     arrive = arrivals_of(arrivals, np.unique(recorded.request).tolist(), arrivals_seed)
-    case = case_of(recorded, calibration, policy, link, loading.profile, placement)
+    profile = loading.profile
+    case = case_of(recorded, calibration, policy, link, profile, placement, classes=True)
     with display.progress(as_json) as tell:
         served = serving(
             case.trace,
@@ -80,4 +81,5 @@ def serve(
     name = described(case.policy)
     display.show_metrics(name, served.metrics(), as_json, **batches)
     if timelines.wanted:
-        timelines.write(served.record(), name, case.calibration.model.name, case.link_bytes_per_s)
+        model = case.calibration.model.name
+        timelines.write(served.record(), name, model, case.link_bytes_per_s, case.kept_bytes)

@@ -35,9 +35,18 @@ def simulate(
 
     policy = loading_low(asked_policy(storage, loading, placement), low, low_below)
     timelines.check()
-    case = case_of(load_trace(trace), calibration, policy, link, loading.profile, placement)
+    case = case_of(
+        load_trace(trace),
+        calibration,
+        policy,
+        link,
+        loading.profile,
+        placement,
+        classes=noise is not None,
+    )
     record = case.record(engine.value, noise)
     name = described(case.policy)
     band = {} if no_band else case.band()
     display.show_metrics(name, metrics_of(record), as_json, band)
-    timelines.write(record, name, case.calibration.model.name, case.link_bytes_per_s)
+    model = case.calibration.model.name
+    timelines.write(record, name, model, case.link_bytes_per_s, case.kept_bytes)

@@ -270,6 +270,14 @@ def info(
     slots: Annotated[
         int | None, typer.Option(help="Also give the working-set ratio at so many slots.", min=1)
     ] = None,
+    together: Annotated[
+        int | None,
+        typer.Option(
+            help="Also give the mean distinct experts of a layer and step where the first so many "
+            "requests decode their tokens together.",
+            min=1,
+        ),
+    ] = None,
     figure: Annotated[Path | None, typer.Option(help="Also draw it into this PNG.")] = None,
     as_json: options.Json = False,
 ) -> None:
@@ -278,7 +286,7 @@ def info(
     Example: offsim trace info traces/embedded.safetensors --slots 4 --figure usage.png
     """
     from offsim.trace import load_trace
-    from offsim.trace.statistics import use_table, working_set_ratio
+    from offsim.trace.statistics import distinct_together, use_table, working_set_ratio
 
     loaded = load_trace(trace)
     table = use_table(loaded)
@@ -293,6 +301,8 @@ def info(
         facts["lookahead"] = loaded.lookahead.shape[2]
     if slots:
         facts["working_set_ratio"] = working_set_ratio(loaded, slots)
+    if together:
+        facts["distinct_together"] = distinct_together(loaded, together)
     if figure:
         from offsim.files import replacing
         from offsim.report import trace_figure

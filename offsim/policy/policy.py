@@ -20,6 +20,7 @@ class Policy(BaseModel):
         bounds: a bound for each matrix, where they differ; `bound` is 0 then, and not used.
         cache: name of the eviction policy.
         slots: experts that each layer can keep on the device; a global pool has as many in all.
+        extra: experts that a global pool can keep beyond those.
         scope: whether each layer has a pool of its own or all share one.
         seed: of a cache, or a prefetcher, that draws.
         transfer: how loads move.
@@ -43,6 +44,7 @@ class Policy(BaseModel):
     bounds: Bounds | None = None
     cache: str = "lru"
     slots: int = Field(default=4, ge=0)
+    extra: int = Field(default=0, ge=0)
     scope: Literal["layer", "global"] = "layer"
     seed: int = 0
     transfer: Transfer = Transfer()
@@ -55,6 +57,12 @@ class Policy(BaseModel):
     host_tokens: int = Field(default=0, ge=0)
     keep: Literal["decoded", "compressed"] = "decoded"
     low: Low | None = None
+
+    @model_validator(mode="after")
+    def _extra_slots_are_of_one_pool(self) -> Self:
+        if self.extra and self.scope == "layer":
+            raise ValueError(f"{self.extra} slots beyond those of each layer are of one pool")
+        return self
 
     @model_validator(mode="after")
     def _bounds_are_for_a_codec_that_takes_them(self) -> Self:
@@ -84,8 +92,16 @@ class Policy(BaseModel):
             return f"{self.codec} {self.bounds}"
         return f"{self.codec} {self.bound:g}" if self.bound else self.codec
 
+    def pools(self, layers: int) -> list[int]:
+        """[pools] experts that each pool can keep: one for all of so many layers, or one each."""
+        if self.scope == "layer":
+            return [self.slots] * layers
+        return [self.slots * layers + self.extra]
+
     def __str__(self) -> str:
         pool = "" if self.scope == "layer" else ", one pool"
+        if self.extra:
+            pool += f" with {self.extra} more"
         ahead = "" if self.prefetch == "none" else f", {self._foresight}"
         low = "" if self.low is None else f", {self.low}"
         return f"{self.storage}{low}, {self.cache} {self.slots}{pool}{self._placement}{ahead}"

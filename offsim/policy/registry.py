@@ -72,30 +72,3 @@ def cache_of(
 
 def _of_pool(place: int, pools: int) -> Callable[[Key], bool]:
     return lambda key: pools == 1 or key[0] == place
-
-
-def slots_cache(
-    name: str,
-    layers: int,
-    slots: int,
-    scope: Scope = "layer",
-    seed: int = 0,
-    popularity: Mapping[Key, float] | None = None,
-    future: Sequence[Sequence[Key]] | None = None,
-) -> ExpertCache:
-    """A fresh cache of slots that hold one expert each.
-
-    Args:
-        name: of the eviction policy.
-        layers: MoE layers.
-        slots: of each layer; one pool for all layers has as many in all.
-        scope: `layer`: each layer has a pool of its own; `global`: they share one.
-        seed: see `cache_of`.
-        popularity: see `cache_of`.
-        future: see `cache_of`.
-
-    Raises:
-        InputError: as for `cache_of`.
-    """
-    capacities = [slots] * layers if scope == "layer" else [slots * layers]
-    return cache_of(name, capacities, lambda _: 1, seed, popularity, future)

@@ -8,7 +8,7 @@ from offsim.policy.cache import ExpertCache
 from offsim.policy.evictions import Key
 from offsim.policy.lookup import future_of, lookups_of, popularity_of
 from offsim.policy.policy import Policy
-from offsim.policy.registry import cache_of, eviction_named, slots_cache
+from offsim.policy.registry import cache_of, eviction_named
 from offsim.policy.tiers import Sizes
 from offsim.trace import DECODE, Trace
 
@@ -54,15 +54,13 @@ def pools_for(
         InputError: as for `cache_of`.
         ValueError: sizes are needed and not given.
     """
-    if policy.keep == "compressed":
-        if sizes is None:
-            raise ValueError("compressed experts count in bytes: give the sizes of experts")
-        pool = policy.slots * sizes.decoded
-        capacities = [pool] * layers if policy.scope == "layer" else [pool * layers]
-        return cache_of(policy.cache, capacities, sizes.blob, policy.seed, popularity, future)
-    return slots_cache(
-        policy.cache, layers, policy.slots, policy.scope, policy.seed, popularity, future
-    )
+    capacities = policy.pools(layers)
+    if policy.keep == "decoded":
+        return cache_of(policy.cache, capacities, lambda _: 1, policy.seed, popularity, future)
+    if sizes is None:
+        raise ValueError("compressed experts count in bytes: give the sizes of experts")
+    capacities = [slots * sizes.decoded for slots in capacities]
+    return cache_of(policy.cache, capacities, sizes.blob, policy.seed, popularity, future)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,10 @@ class Sizes(NamedTuple):
     blob: Callable[[Key], int]
     decoded: int
 
+    def kept(self, keep: str) -> Callable[[Key], int]:
+        """Of an expert on a device that keeps it `decoded` or `compressed`."""
+        return self.blob if keep == "compressed" else lambda _: self.decoded
+
 
 class HostMemory:
     """Blobs in host memory, by bytes; the one that was not loaded for longest leaves.

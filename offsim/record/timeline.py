@@ -15,26 +15,22 @@ from typing import Any
 
 from offsim import __version__
 from offsim.files import replacing
-from offsim.policy.cache import Decision
+from offsim.policy.evictions import Key
 from offsim.record.events import SELDOM, STAGES, Load, RunRecord, StepRecord, Wait
 from offsim.record.metrics import split_wait
 from offsim.trace import PREFILL
+from offsim.units import show_bytes
 
 Event = dict[str, Any]
 """One event of the file."""
 PROCESS = 1
 TRACKS = ("compute", "stall", *STAGES)
 """From top to bottom."""
-RESIDENT, IN_FLIGHT = "cache", "in flight"
-COUNTERS = {RESIDENT: "experts", IN_FLIGHT: "loads"}
+RESIDENT, OCCUPIED, IN_FLIGHT = "cache", "cache bytes", "in flight"
+COUNTERS = {RESIDENT: "experts", OCCUPIED: "bytes", IN_FLIGHT: "loads"}
 """What each counter counts."""
 LANES = 100
 """Numbers kept free for each track: what overlaps on one is shown side by side."""
-
-
-def not_kept(decision: Decision) -> int:
-    """How many experts a decision evicts, or does not keep although they were missing."""
-    return sum(map(len, decision.evicted)) + len(decision.staged) + len(decision.on_host)
 
 
 def write_timeline(
@@ -42,7 +38,7 @@ def write_timeline(
     path: Path,
     about: Mapping[str, str],
     steps: int | None = None,
-    evicted: Callable[[Decision], int] = not_kept,
+    nbytes: Callable[[Key], int] | None = None,
 ) -> None:
     """Write a timeline, event by event: memory does not grow with the run.
 
@@ -53,13 +49,13 @@ def write_timeline(
         path: JSON file, written whole or not at all.
         about: what else the file says of the run, such as its policy; `policy` names the process.
         steps: only the first so many; None for all.
-        evicted: how many experts a decision's misses take out of the cache or do not keep.
+        nbytes: bytes that an expert takes in the cache; None: they are not counted.
 
     Raises:
         InputError: the file cannot be written.
         ValueError: the record has no step, or fewer than one is asked for.
     """
-    events = timeline_events(record, about.get("policy", ""), steps, evicted)
+    events = timeline_events(record, about.get("policy", ""), steps, nbytes)
     first = _text(next(events))  # a record without a step is refused before a file is there
     said = json.dumps({**about, "label": record.label, "offsim": __version__}, sort_keys=True)
     with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
@@ -73,14 +69,15 @@ def timeline_events(
     record: RunRecord,
     policy: str = "",
     steps: int | None = None,
-    evicted: Callable[[Decision], int] = not_kept,
+    nbytes: Callable[[Key], int] | None = None,
 ) -> Iterator[Event]:
     """Events of a run: names of the tracks, then the rest by time, the longer first.
 
     Tracks: `compute` has the steps with their waits inside; `stall` splits each wait by the stage
     that it was for, as the metrics do; each stage has the loads that it served, and those that few
     policies use are left out where they served none. Counters: experts that have a slot by the
-    cache's decisions, and loads asked for and not yet done.
+    cache's decisions, their bytes, and loads asked for and not yet done. A load is named by layer,
+    expert and the bytes that it moves over the link, or from disk on that track.
 
     Loads that were fetched ahead are called prefetches, also where a wait is for one. One that was
     given up before any stage served it is only counted, in the step that issued it.
@@ -89,7 +86,7 @@ def timeline_events(
         record: simulated or measured.
         policy: named beside the label.
         steps: only the first so many, with all of their loads; None for all.
-        evicted: as for `write_timeline`.
+        nbytes: as for `write_timeline`.
 
     Raises:
         ValueError: the record has no step, or fewer than one is asked for.
@@ -104,7 +101,7 @@ def timeline_events(
     for track, name in enumerate(TRACKS):
         if name not in SELDOM or name in used:
             yield from _lane_names(track, 0)
-    yield from _Events(shown[0].start, evicted).of(shown)
+    yield from _Events(shown[0].start, nbytes).of(shown)
 
 
 @dataclass(order=True, slots=True)
@@ -135,20 +132,21 @@ class _Events:
 
     Args:
         origin: time that becomes 0, s.
-        evicted: as for `write_timeline`.
+        nbytes: as for `write_timeline`.
     """
 
-    def __init__(self, origin: float, evicted: Callable[[Decision], int]) -> None:
-        self._origin, self._evicted = origin, evicted
+    def __init__(self, origin: float, nbytes: Callable[[Key], int] | None) -> None:
+        self._origin, self._nbytes = origin, nbytes
         self._due: list[_Due] = []
         self._number = count()
         self._busy_until: dict[int, list[int]] = {}  # by track, of each lane
-        self._values = dict.fromkeys(COUNTERS, 0)
+        counters = (name for name in COUNTERS if name != OCCUPIED or nbytes is not None)
+        self._values = dict.fromkeys(counters, 0)
         self._told: dict[str, int] = {}
 
     def of(self, steps: Sequence[StepRecord]) -> Iterator[Event]:
         """Events by time; a load may outlive the step that asked for it."""
-        for name in COUNTERS:
+        for name in self._values:
             self._change(0, name, 0)
         for number, step in enumerate(steps):
             yield from self._before(self._ns(step.start))
@@ -194,15 +192,23 @@ class _Events:
         issued = (self._ns(load.submitted) for load in step.loads if load.ahead)
         for decision in step.decisions:
             if decision.misses:
-                change = len(decision.misses) - self._evicted(decision)
-                self._change(asked.get(decision.layer, start), RESIDENT, change)
+                outside = {*decision.staged, *decision.on_host}
+                kept = [(decision.layer, e) for e in decision.misses if e not in outside]
+                left = [key for keys in decision.evicted for key in keys]
+                self._keep(asked.get(decision.layer, start), kept, left)
             times = islice(issued, len(decision.fetched))
-            for at, left in zip(times, decision.displaced, strict=True):
-                self._change(at, RESIDENT, 1 - len(left))
+            for at, key, gone in zip(times, decision.fetched, decision.displaced, strict=True):
+                self._keep(at, [key], gone)
+
+    def _keep(self, at: int, kept: Sequence[Key], left: Sequence[Key]) -> None:
+        """Some experts come into the cache for which others leave."""
+        self._change(at, RESIDENT, len(kept) - len(left))
+        if self._nbytes is not None:
+            self._change(at, OCCUPIED, sum(map(self._nbytes, kept)) - sum(map(self._nbytes, left)))
 
     def _add_wait(self, wait: Wait, whose: Event) -> None:
         told = _of_load(wait.load, whose)
-        name = _name(wait.load)
+        name = _name(wait.load, wait.load.link_bytes)
         start, last = self._ns(wait.start), self._ns(wait.end)
         self._slice("compute", f"wait {name}", start, last, told)
         until = wait.start
@@ -221,7 +227,8 @@ class _Events:
         for span in load.spans:
             start, end = self._ns(span.start), self._ns(span.end)
             told = {**_of_load(load, whose), "queued_us": (start - before) / 1e3}
-            self._slice(span.stage, _name(load), start, end, told)
+            moved = load.disk_bytes if span.stage == "disk" else load.link_bytes
+            self._slice(span.stage, _name(load, moved), start, end, told)
             before = end
 
     def _before(self, limit: int | None) -> Iterator[Event]:
@@ -268,8 +275,9 @@ class _Events:
         }
 
 
-def _name(load: Load) -> str:
-    name = f"L{load.layer} E{load.expert}"
+def _name(load: Load, nbytes: int) -> str:
+    """Layer, expert and bytes, where it moves any: what is only decoded does not."""
+    name = f"L{load.layer} E{load.expert}" + (f", {show_bytes(nbytes)}" if nbytes else "")
     if not load.ahead:
         return name
     return f"prefetch {name}, given up" if _given_up(load) else f"prefetch {name}"

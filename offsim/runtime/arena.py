@@ -35,11 +35,11 @@ class Slots(Protocol):
 
 
 class Arena:
-    """The device's slots: `slots` a layer, and a staging area for what is not kept.
+    """The device's slots, and a staging area for what is not kept.
 
     Args:
         shape: of the experts.
-        slots: experts that each layer keeps; a global pool has as many in all.
+        slots: experts that all layers together keep.
         staged: the most experts that one layer and step asks for; None: all of a layer.
         device: whose memory it is.
     """
@@ -47,7 +47,7 @@ class Arena:
     def __init__(
         self, shape: ExpertShape, slots: int, staged: int | None = None, device: Device = CPU
     ) -> None:
-        kept = shape.layers * min(slots, shape.experts)
+        kept = min(slots, shape.layers * shape.experts)
         places = kept + (shape.experts if staged is None else staged)
         self.memory = device.slots(places, shape.values)
         self._views = [ExpertWeights.over(slot, shape) for slot in self.memory]
@@ -58,7 +58,7 @@ class Arena:
     @staticmethod
     def bytes_of(shape: ExpertShape, slots: int, staged: int) -> int:
         """Bytes of an arena of this size."""
-        places = shape.layers * min(slots, shape.experts) + staged
+        places = min(slots, shape.layers * shape.experts) + staged
         return places * shape.values * torch.float32.itemsize
 
     def weights(self, layer: int, expert: int) -> ExpertWeights:

@@ -182,7 +182,7 @@ def check_memory(
     Args:
         model: what is generated.
         shape: of the experts that run; it may have fewer layers than the model.
-        slots: experts that each layer keeps.
+        slots: experts that all layers together keep.
         staged: the most experts that one layer of one step asks for.
         stores: codecs and bounds.
         budget: bytes.

@@ -17,7 +17,6 @@ from offsim.model.hook import handled
 from offsim.policy.decider import live_decider
 from offsim.policy.policy import Policy
 from offsim.policy.prefetchers.registry import prefetcher_named
-from offsim.policy.tiers import Sizes
 from offsim.record import RunRecord
 from offsim.record.times import StepTimes
 from offsim.runtime.arena import Arena, Slots
@@ -182,13 +181,12 @@ def offloaded(
         (shape.layers, shape.experts, top_k),
         lambda key: store.link_bytes(*key),
         profile,
-        Sizes(lambda key: store.blobs[key[0]][key[1]].nbytes, shape.bytes),
+        store.sizes,
     )
     gates = foresight(policy.distance if kind is not None and kind.gated else 0)
     keep = policy.keep == "compressed"
-    arena: Slots = (
-        BlobArena(shape, staged, device) if keep else Arena(shape, policy.slots, staged, device)
-    )
+    slots = sum(policy.pools(shape.layers))
+    arena: Slots = BlobArena(shape, staged, device) if keep else Arena(shape, slots, staged, device)
     store = device.hold(store)
     with ExitStack() as open_until_the_end:
         shelf, notes = None, []

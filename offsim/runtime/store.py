@@ -14,6 +14,7 @@ from offsim.errors import InputError
 from offsim.model.experts import Experts, ExpertShape, expert_modules, matrices_of, shape_of
 from offsim.policy.bounds import Bounds
 from offsim.policy.policy import Policy
+from offsim.policy.tiers import Sizes
 
 
 @dataclass(frozen=True)
@@ -170,6 +171,11 @@ class ExpertStore:
         """Bytes that cross the link: the blob, or the stored bytes where the host decodes."""
         blob = self.blobs[layer][expert]
         return blob.stored_bytes if self.codec.placement == "host" else blob.nbytes
+
+    @property
+    def sizes(self) -> Sizes:
+        """Bytes of experts in host memory and on the device."""
+        return Sizes(lambda key: self.blobs[key[0]][key[1]].nbytes, self.shape.bytes)
 
     @property
     def blob_bytes(self) -> list[list[int]]:

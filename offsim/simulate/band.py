@@ -81,7 +81,8 @@ def band(
     """
     if calibration.replicates is None or not calibration.inner_runs:
         return {}
-    inner_runs = alike(calibration.inner_runs, policy.slots, calibration.model.experts)
+    some = max(policy.slots, min(policy.extra, 1))
+    inner_runs = alike(calibration.inner_runs, some, calibration.model.experts)
     rng = np.random.default_rng(seed)
     drawn: dict[str, list[float]] = {name: [] for name in BANDED}
     for number in range(calibration.replicates.count):

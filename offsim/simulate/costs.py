@@ -6,7 +6,13 @@ from functools import cache, partial
 import numpy as np
 import numpy.typing as npt
 
-from offsim.calibration.schema import Calibration, CodecFigures, at_size, foresight_s
+from offsim.calibration.schema import (
+    Calibration,
+    CodecFigures,
+    HandoverFigures,
+    at_size,
+    foresight_s,
+)
 from offsim.errors import InputError
 from offsim.policy.policy import Policy
 from offsim.policy.tiers import Sizes
@@ -219,9 +225,13 @@ class Costs:
         kind_of = np.array([place_of[load] for load in loads], np.int32)
         return kinds_of(list(place_of)), kind_of.reshape(model.layers, model.experts)
 
-    def machine(self) -> Machine:
-        """What the engines know of the machine."""
-        handover, compute = self.calibration.handover, self.calibration.compute
+    def machine(self, handover: HandoverFigures | None = None) -> Machine:
+        """What the engines know of the machine.
+
+        Args:
+            handover: in place of those of the calibration.
+        """
+        handover, compute = handover or self.calibration.handover, self.calibration.compute
         first = HOST_DECODE if self.codec.placement == "host" else LINK
         between = [whole(handover.between_s.value)] * len(STAGES)
         # Asked for in an idle moment: by the first stage of a usual load, or by one before it.

@@ -115,7 +115,8 @@ def serve(
     decider = decider_for(policy, trace, nbytes, profile, costs.sizes)
     noise = None if noise_seed is None else Noise(calibration, costs.codecs, noise_seed)
     planner = Planner(costs, noise)
-    clock = engine_named(engine, costs.machine(), events=events)
+    machine = costs.machine(None if noise is None else noise.handover())
+    clock = engine_named(engine, machine, events=events)
     arrival = [whole(float(seconds)) for seconds in _checked(arrivals, trace)]
     batcher = Batcher(trace, arrival, batching)
     batches: list[Batch] = []

@@ -126,7 +126,8 @@ def outcome_of(
         plan, decisions = fast_planned(trace, policy, costs, profile)
     else:
         plan, decisions = planned(trace, policy, costs, profile, noise)
-    clock = engine_named(engine, costs.machine(), events=events)
+    machine = costs.machine(None if noise is None else noise.handover())
+    clock = engine_named(engine, machine, events=events)
     clocks = clock.advance(plan)
     label: Label = "SIMULATED" if calibration.measured else "ESTIMATED"
     return Outcome(label, [plan], [clocks], serial(trace), clock.loads(), decisions)

@@ -144,9 +144,10 @@ def breakevens(
     if math.isnan(given[0].tpot_s):
         raise InputError("no request of the trace has two output tokens, so that there is no TPOT")
     slots = slots_tried(case.experts)
+    rooms = [{"slots": count, "extra": 0} for count in slots]
     share = 1 / len(rivals)
     over_slots = [
-        [_at(rival.with_policy(slots=count), progress, 0.3 * share * at) for count in slots]
+        [_at(rival.with_policy(**room), progress, 0.3 * share * at) for room in rooms]
         for at, rival in enumerate(rivals)
     ]
     bandwidths = bandwidths_tried(max(metrics.link_bytes for metrics in given))

@@ -6,10 +6,12 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from offsim.calibration.schema import Calibration, CodecFigures, Figure
+from offsim.policy.evictions import Key
 from offsim.policy.policy import Policy
 from offsim.record import Metrics, RunRecord
 from offsim.simulate import predict, simulate
 from offsim.simulate.band import Band, band
+from offsim.simulate.costs import Costs
 from offsim.simulate.mixture import calibrated, stored
 from offsim.simulate.simulation import EngineName
 from offsim.trace import Trace
@@ -66,19 +68,22 @@ class Case:
         return self.calibration.model.experts
 
     @property
+    def slots(self) -> float:
+        """Experts that a layer can keep, or its share of one pool; all of them at most."""
+        layers = self.trace.layers
+        return min(sum(self.policy.pools(layers)), layers * self.experts) / layers
+
+    @property
+    def kept_bytes(self) -> Callable[[Key], int]:
+        """Bytes that an expert takes on the device."""
+        costs = Costs(self.calibration, self.policy, self.link_bytes_per_s)
+        return costs.sizes.kept(self.policy.keep)
+
+    @property
     def bandwidth(self) -> float:
         """Of the link, bytes/s: its pace, but no more than the machine's own."""
         own = self.calibration.link.bytes_per_s
         return own if self.link_bytes_per_s is None else min(own, self.link_bytes_per_s)
-
-    @property
-    def stored_bytes(self) -> int:
-        """Of one decoded expert in its stored dtype.
-
-        Blobs of `raw`, where there are some, tell the true size of weights of fewer than 8 bits.
-        """
-        blobs = [max(map(max, c.blob_bytes)) for c in self.calibration.codecs if c.codec == "raw"]
-        return min([self.calibration.model.expert_bytes, *blobs])
 
     def with_policy(self, **changes: Any) -> "Case":
         """The same under a policy that differs in these fields."""
@@ -129,6 +134,7 @@ class Case:
         case = self._with_codec(free).with_policy(
             cache="lru",
             slots=self.experts,
+            extra=0,
             prefetch="none",
             host_bytes=None,
             host_tokens=0,

@@ -66,7 +66,7 @@ class CheckpointSubject(ModelSubject):
 
         Args:
             policy: asked for.
-            slots: the most experts that each layer keeps in any run.
+            slots: the most experts that all layers together keep in any run.
 
         Raises:
             InputError: with the model they may take more than three quarters of the machine's
@@ -77,7 +77,7 @@ class CheckpointSubject(ModelSubject):
         asked, room = Arena.bytes_of(shape, slots, shape.experts), memory_for_experts(self.model)
         if asked > room:
             raise InputError(
-                f"{slots} slots a layer take {show_bytes(asked)} in float32, and there is room for "
+                f"{slots} slots take {show_bytes(asked)} in float32, and there is room for "
                 f"{show_bytes(room)}; ask for fewer"
             )
 

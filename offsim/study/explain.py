@@ -160,7 +160,7 @@ def explain(case: Case, progress: Progress = lambda what, share: None) -> Explai
     progress("belady", 0.1)
     belady = case.with_policy(cache="belady").predict()
     progress("an infinite cache", 0.3)
-    infinite = case.with_policy(slots=case.experts, scope="layer").predict()
+    infinite = case.with_policy(slots=case.experts, extra=0, scope="layer").predict()
     progress("everything resident", 0.4)
     resident = case.without_loads().predict()
     progress("loads and waits", 0.45)
@@ -201,15 +201,18 @@ def changes_of(case: Case, tpot_s: float) -> list[Change]:
 
 def _more_cache(case: Case, tpot_s: float) -> Change:
     """A GiB of decoded experts in whole slots of each layer, one at least."""
-    slots, layers = case.policy.slots, case.trace.layers
-    added = min(max(1, GIB // (layers * case.stored_bytes)), case.experts - slots)
+    slots, extra, each = case.policy.slots, case.policy.extra, case.calibration.model.expert_bytes
+    layer = case.trace.layers * each
+    added = min(max(1, GIB // layer), case.experts - slots)
     if added <= 0:
         return Change("cache", "nothing: every expert has a slot", tpot_s, tpot_s)
-    nbytes = added * layers * case.stored_bytes
-    full = ", all that there are" if slots + added == case.experts else ""
+    nbytes, full = added * layer, ""
+    if slots + added == case.experts:
+        nbytes, full, extra = nbytes - extra * each, ", all that there are", 0
     size = f"{nbytes / GIB:.3g} GiB" if nbytes > 0.1 * GIB else show_bytes(nbytes)
     what = f"+{_count(added, 'slot')} a layer{full} ({size} in all)"
-    return Change("cache", what, tpot_s, case.with_policy(slots=slots + added).predict().tpot_s)
+    more = case.with_policy(slots=slots + added, extra=extra)
+    return Change("cache", what, tpot_s, more.predict().tpot_s)
 
 
 def _faster_link(case: Case, tpot_s: float) -> Change:

@@ -217,7 +217,7 @@ class DrivenSubject:
         """Refuse a run that may take more than so many bytes of memory.
 
         Args:
-            slots: experts that each layer keeps.
+            slots: experts that all these layers together keep.
             stores: codecs and bounds.
             budget: bytes.
             layers: that run; None for all.

@@ -8,7 +8,7 @@ from offsim.calibration.schema import Calibration
 def codec_table(calibration: Calibration) -> pd.DataFrame:
     """A row a codec and bound, MEASURED. MB are of the stored dtype (bf16)."""
     stored = calibration.model.expert_bytes
-    bits = 8 * calibration.model.dtype_bytes
+    bits = 8 * stored / (3 * calibration.model.hidden * calibration.model.width)
     rows = [
         {
             "codec": f.codec,

@@ -6,7 +6,8 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from offsim.trace.format import Trace
+from offsim.errors import InputError
+from offsim.trace.format import DECODE, Trace
 from offsim.trace.steps import steps_of
 
 
@@ -104,6 +105,32 @@ def layer_use(trace: Trace) -> list[LayerUse]:
 def use_table(trace: Trace) -> pd.DataFrame:
     """`layer_use` as a table, a row a layer."""
     return pd.DataFrame([asdict(use) for use in layer_use(trace)])
+
+
+def distinct_together(trace: Trace, requests: int) -> float:
+    """Mean distinct experts a layer and step where the first requests decode together.
+
+    Their t-th decode tokens share step t, as far as each of them has one.
+
+    Args:
+        trace: the router's decisions.
+        requests: how many, at least 1.
+
+    Raises:
+        InputError: the trace has fewer, or one of them has no decode token.
+    """
+    ids = list(dict.fromkeys(trace.request.tolist()))[:requests]
+    if len(ids) < requests:
+        raise InputError(f"the trace has {len(ids)} requests, not {requests} to decode together")
+    decode = trace.phase == DECODE
+    rows = [trace.experts[decode & (trace.request == one)] for one in ids]
+    steps = min(map(len, rows))
+    if not steps:
+        raise InputError("one of the requests that are to decode together has no decode token")
+    asked = np.zeros((steps, trace.layers, trace.info.experts_per_layer), np.bool_)
+    for one in rows:
+        np.put_along_axis(asked, one[:steps].astype(np.int64), values=True, axis=2)
+    return float(asked.sum(2).mean())
 
 
 def working_set_ratio(trace: Trace, slots: int) -> float:

@@ -49,6 +49,7 @@ def test_parameters_are_found_again() -> None:
     assert made.link.latency_s == 0
     assert made.compute.dense[0].seconds.value == pytest.approx(DENSE_S)
     assert made.codec("raw", 0).blob_bytes == [[BYTES] * 16] * LAYERS
+    assert made.model.expert_bytes == BYTES
     assert Calibration.model_validate(made.model_dump()) == made
     assert str(fitted).startswith("17 tokens, compute 30 ms a token, a load 3 ms (0.000333 GB/s")
     day = date(2026, 7, 15)

@@ -25,6 +25,7 @@ from offsim.errors import FormatError, InputError
 from offsim.files import read_yaml, write_yaml
 from offsim.policy.policy import Policy
 from offsim.simulate import simulate
+from offsim.simulate.placement import best_host_tokens
 from tests.builders import trace_of
 
 HERE = Path(__file__).parents[2] / "calibration"
@@ -116,6 +117,7 @@ def test_bytes_of_known_experts() -> None:
     oss = load_shape("gpt-oss-120b")
     assert oss.expert_bytes == load_shape("gpt-oss-20b").expert_bytes == 13_219_200
     assert oss.facts("o").dtype_bytes == 1  # the smallest that a calibration can say
+    assert oss.facts("o").expert_bytes == 13_219_200
     # FP8 with one float32 for every 128 x 128 weights.
     assert load_shape("deepseek-v3").expert_bytes == 3 * 7168 * 2048 + 3 * 16 * 56 * 4
     assert load_shape("moonlight-16b-a3b").expert_bytes == 3 * 2048 * 1408 * 2
@@ -237,6 +239,34 @@ def test_more_tokens_never_take_less() -> None:
         assert [point.size for point in table] == list(TOKENS)
         times = [point.seconds.value for point in table]
         assert times == sorted(times)
+
+
+def test_the_host_reads_an_expert_or_multiplies_with_it_whichever_takes_longer() -> None:
+    host = RTX.host
+    assert host.memory_bytes_per_s is not None
+    assert host.flop_per_s is not None
+    reading = MIXTRAL.expert_bytes / host.memory_bytes_per_s.value
+    product = 2 * MIXTRAL.expert_weights / host.flop_per_s.value
+    table = {point.size: point.seconds for point in estimated(RTX, MIXTRAL).compute.host_expert}
+    assert table[1].value == reading > product
+    assert table[4096].value == pytest.approx(4096 * product)
+    assert {figure.label for figure in table.values()} == {"ESTIMATED"}
+
+
+def test_one_token_is_computed_on_the_host_and_a_long_prompt_is_not() -> None:
+    calibration = estimated(RTX, MIXTRAL)
+    assert 1 <= best_host_tokens(Policy(), calibration, None) < 4096
+    # Over a link that is faster than its memory, the host never is.
+    assert best_host_tokens(Policy(), estimated(with_link(1e15), MIXTRAL), None) == 0
+
+
+@pytest.mark.parametrize("name", ["memory_bytes_per_s", "flop_per_s"])
+def test_a_host_of_which_little_is_known_computes_nothing(name: str) -> None:
+    host = RTX.host.model_copy(update={name: None})
+    made = estimated(RTX.model_copy(update={"host": host}), MIXTRAL)
+    assert made.compute.host_expert == []
+    with pytest.raises(InputError, match=r"add `compute\.host_expert`"):
+        best_host_tokens(Policy(), made, None)
 
 
 def test_where_codecs_decode_and_how_long_it_takes() -> None:

@@ -74,6 +74,25 @@ def test_disk_and_host_are_parts_that_may_be_missing(tmp_path: Path) -> None:
     assert not plain.model_copy(update={"compute": compute}).measured
 
 
+def test_an_expert_has_the_bytes_that_are_said_or_those_of_whole_weights(tmp_path: Path) -> None:
+    plain = calibration()
+    assert plain.model.expert_bytes == 3 * 1 * 1 * 2
+    few = plain.model.model_copy(update={"hidden": 2880, "width": 2880, "stored_bytes": 13_219_200})
+    made = plain.model_copy(update={"model": few})
+    assert made.model.expert_bytes == 13_219_200
+    path = tmp_path / "c.yaml"
+    write_yaml(path, made)
+    assert read_yaml(path, Calibration) == made
+    text = path.read_text()
+    said = "  stored_bytes: 13219200\n"
+    assert said in text
+    path.write_text(text.replace(said, ""))  # as files were before it could be said
+    assert read_yaml(path, Calibration).model.expert_bytes == 3 * 2880 * 2880 * 2
+    path.write_text(text.replace(said, "  stored_bytes: 0\n"))
+    with pytest.raises(FormatError, match=r"model\.stored_bytes is 0"):
+        read_yaml(path, Calibration)
+
+
 def test_unknown_codec_names_what_there_is() -> None:
     with pytest.raises(InputError, match=r"sz3 at bound 0.5 .*it has raw"):
         calibration().codec("sz3", 0.5)

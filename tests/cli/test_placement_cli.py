@@ -3,8 +3,11 @@ from pathlib import Path
 
 import pytest
 
+from offsim.calibration.profiles import load_shape
 from offsim.calibration.schema import DiskFigures
+from offsim.cli.placement import with_memory
 from offsim.files import write_yaml
+from offsim.policy.policy import Policy
 from offsim.trace import save_trace
 from tests.builders import TOY, calibration, codec_figures, sized
 
@@ -99,6 +102,10 @@ def test_questions_are_answered_of_placed_experts(
     ("options", "says"),
     [
         (("--host-memory", "much"), "--host-memory is such as 64MiB"),
+        (("--host-memory", "9" * 400), "--host-memory is at most 1.07e+09 GiB, not inf B"),
+        (("--device-memory", "9" * 400 + "MiB"), "--device-memory is at most"),
+        (("--chunk", "9" * 400), "--chunk is at most"),
+        (("--prefetch", "oracle", "--prefetch-budget", "9" * 20), "--prefetch-budget is at most"),
         (("--host-tokens", "-1"), "--host-tokens is a number from 0 on or auto, not -1"),
         (("--host-tokens", "all"), "--host-tokens is a number from 0 on or auto, not all"),
         (("--keep", "compressed"), "codec raw does not decode on the device"),
@@ -197,6 +204,16 @@ def test_what_cannot_run_is_one_sentence(
     assert lines[-1].startswith("offsim: ")
 
 
+def test_more_slots_than_experts_are_all_of_them(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], files: tuple[str, ...]
+) -> None:
+    for scope in ("layer", "global"):
+        asked = ("simulate", *files, "--scope", scope, "--slots")
+        assert shown(monkeypatch, capsys, *asked, "3000000000") == shown(
+            monkeypatch, capsys, *asked, "4"
+        )
+
+
 def test_device_memory_stands_for_the_slots_that_fit(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], files: tuple[str, ...]
 ) -> None:
@@ -206,3 +223,32 @@ def test_device_memory_stands_for_the_slots_that_fit(
     assert fitted == shown(monkeypatch, capsys, "simulate", *files, "--slots", "2")
     assert run(monkeypatch, "simulate", *files, "--device-memory", "5") == 2
     assert "no room for one expert of each layer" in capsys.readouterr().err
+
+
+def test_one_pool_has_all_that_fits_into_device_memory(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], files: tuple[str, ...]
+) -> None:
+    asked = ("simulate", *files, "--scope", "global")
+    whole = str(2 * TOY.layers * 6)
+    assert shown(monkeypatch, capsys, *asked, "--device-memory", whole) == shown(
+        monkeypatch, capsys, *asked, "--slots", "2"
+    )
+    assert run(monkeypatch, *asked, "--device-memory", str(8 * 6 + 5)) == 0
+    assert "raw, lru 2, one pool with 2 more [ESTIMATED]" in capsys.readouterr().out
+    with_all = shown(monkeypatch, capsys, *asked, "--device-memory", "1MiB")
+    assert with_all == shown(monkeypatch, capsys, *asked, "--slots", "4")
+    assert run(monkeypatch, *asked, "--device-memory", "5") == 2
+    assert "no room for one expert, which takes" in capsys.readouterr().err
+    driven = ("run", "--trace", files[1], *RUN.split(), "--scope", "global")
+    assert run(monkeypatch, *driven, "--device-memory", str(7 * 3 * 16 * 24 * 2)) == 0
+    assert "lru 2, one pool with 1 more" in capsys.readouterr().out
+
+
+def test_device_memory_holds_experts_of_fewer_than_8_bits() -> None:
+    facts = load_shape("gpt-oss-120b").facts("gpt-oss-120b")
+    assert facts.dtype_bytes == 1
+    each = facts.layers * 13_219_200
+    assert with_memory(Policy(), str(6 * each), facts).slots == 6
+    assert with_memory(Policy(), "3000MiB", facts).slots == 6
+    pooled = with_memory(Policy(scope="global"), "3000MiB", facts)
+    assert pooled.pools(facts.layers) == [3000 * 2**20 // 13_219_200]

@@ -11,7 +11,7 @@ from offsim.cli.policies import size_of
 from offsim.errors import InputError
 from offsim.files import write_yaml
 from offsim.trace import save_trace
-from tests.builders import calibration, foreseen, trace_of
+from tests.builders import calibration, codec_figures, foreseen, trace_of
 
 
 def run(monkeypatch: pytest.MonkeyPatch, *arguments: str) -> int:
@@ -180,3 +180,33 @@ def test_a_real_run_prefetches(
     assert shown["label"] == "MEASURED"
     assert 0 < shown["prefetch_bytes"] <= 3 << 20
     assert shown["wasted_bytes"] <= shown["prefetch_bytes"]
+
+
+@pytest.mark.parametrize(
+    ("command", "how", "classes"),
+    [
+        ("simulate", "", False),
+        ("simulate", "--prefetch transition", False),
+        ("simulate", "--prefetch noisy-oracle", True),
+        ("simulate", "--cache s3-fifo", True),
+        ("simulate", "--noise 1", True),
+        ("explain", "--slots 2", False),
+        ("breakeven", "--keep compressed --codec cuszp:0.5", True),
+        ("serve", "", True),
+    ],
+)
+def test_it_is_said_where_the_classes_decide_a_long_trace(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    simulate: tuple[str, ...],
+    command: str,
+    how: str,
+    classes: bool,
+) -> None:
+    write_yaml(Path(simulate[4]), calibration(codec_figures(), codec_figures("cuszp", 0.5)))
+    note = "offsim: note: the policy's classes decide here, not compiled code"
+    asked = (command, *simulate[1:], *how.split(), "--json")
+    for many, said in ((1000, False), (9, classes)):
+        monkeypatch.setattr("offsim.cli.display.MANY_LOOKUPS", many)
+        assert run(monkeypatch, *asked) == 0
+        assert (note in capsys.readouterr().err) == said

@@ -47,6 +47,27 @@ def test_bytes_of_one_pool(
     assert replayed(monkeypatch, capsys, toy, *asked, "--capacity", "0.9MB")["hits"] == 0
 
 
+def test_the_run_on_a_phone_from_its_file(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    shared: Path,
+    tmp_path: Path,
+) -> None:
+    route = shared / "traces" / "bigmoeonedge_gpt-oss-120b.route.csv"
+    if not route.is_file():
+        pytest.skip(f"needs {route.name} in shared/traces")
+    out = str(tmp_path / "phone.safetensors")
+    given = (str(route), "--format", "bigmoe", "--out", out)
+    assert run(monkeypatch, "trace", "import", *given) == 0
+    capsys.readouterr()
+    asked = ("--cache", "lru", "--scope", "global", "--capacity", "3000MiB")
+    found = replayed(monkeypatch, capsys, out, *asked)
+    assert found["lookups"] == 6375
+    assert round(100 * found["hit_rate"], 3) == 32.408
+    assert round(100 * found["hit_rate_decode"], 3) == 44.835
+    assert found["bytes_read"] == (6375 - found["hits"]) * 13_219_200
+
+
 @pytest.mark.parametrize("cache", ["belady", "random", "pinned"])
 def test_caches_that_must_know_more(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], toy: str, cache: str
@@ -72,6 +93,8 @@ def test_the_table_says_that_it_is_exact(
         ("--capacity 3000", "--capacity is such as 4slots or 3000MiB"),
         ("--capacity 1.5slots", "--capacity is such as"),
         ("--capacity 3Mib", "--capacity is such as"),
+        (f"--capacity {'9' * 400}MiB", "--capacity is at most 1.07e+09 GiB, not inf B"),
+        (f"--capacity {'9' * 400}slots", "--capacity is such as 4slots or 3000MiB"),
         ("--capacity 3MiB", "does not say how large an expert is; give --expert-bytes"),
         ("--profile none", "none: no such trace file"),
     ],

@@ -83,6 +83,16 @@ def test_info_shows_the_bytes_of_an_expert(
     assert json.loads(capsys.readouterr().out)["layer_bytes"] == [7, 8, 7]
 
 
+def test_info_says_what_requests_ask_for_together(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], files: dict[str, str]
+) -> None:
+    info = asked("trace info {here}/like.safetensors --json --together", files)
+    assert run(monkeypatch, *info, "1") == 0
+    assert json.loads(capsys.readouterr().out)["distinct_together"] == 2.0
+    assert run(monkeypatch, *info, "2") == 2
+    assert "the trace has 1 requests, not 2" in capsys.readouterr().err
+
+
 SYNTH = "trace synth --like {here}/like.safetensors --out {out}"
 
 

@@ -9,6 +9,14 @@ from offsim.policy.policy import Policy
 def test_text() -> None:
     assert str(Policy()) == "raw, lru 4"
     assert str(Policy(codec="cuszp", bound=1e-3, slots=2)) == "cuszp 0.001, lru 2"
+    assert str(Policy(scope="global")) == "raw, lru 4, one pool"
+    assert str(Policy(scope="global", extra=5)) == "raw, lru 4, one pool with 5 more"
+
+
+def test_pools() -> None:
+    assert Policy(slots=2).pools(3) == [2, 2, 2]
+    assert Policy(slots=2, scope="global").pools(3) == [6]
+    assert Policy(slots=0, scope="global", extra=2).pools(3) == [2]
 
 
 def test_text_names_the_prefetcher_where_there_is_one() -> None:
@@ -33,6 +41,8 @@ def test_text_names_the_prefetcher_where_there_is_one() -> None:
         {"bound": float("nan")},
         {"bound": float("inf")},
         {"slots": -1},
+        {"extra": 1},
+        {"extra": -1, "scope": "global"},
         {"slot": 1},
     ],
     ids=str,

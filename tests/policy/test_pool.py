@@ -1,13 +1,15 @@
 from dataclasses import dataclass, field
 
+import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offsim.policy.cache import Decision, ExpertCache
-from offsim.policy.registry import cache_of, slots_cache
-from offsim.policy.replay import replay
-from offsim.trace import Trace
+from offsim.policy.policy import Policy
+from offsim.policy.registry import cache_of
+from offsim.policy.replay import pools_for, replay
+from offsim.trace import DECODE, PREFILL, Trace
 from tests.builders import trace_of
 
 LAYERS = 2
@@ -19,7 +21,11 @@ FREE, STAGED = -1, -2
 
 
 def lru(layers: int, slots: int) -> ExpertCache:
-    return slots_cache("lru", layers, slots)
+    return pools_for(Policy(slots=slots), layers, None, None, None)
+
+
+def one_pool(slots: int) -> ExpertCache:
+    return pools_for(Policy(slots=0, extra=slots, scope="global"), LAYERS, None, None, None)
 
 
 def victims(decision: Decision) -> tuple[int, ...]:
@@ -204,6 +210,38 @@ def test_more_slots_never_hit_less(steps: list[list[int]]) -> None:
     assert hits == sorted(hits)
 
 
+@st.composite
+def sweeps(draw: st.DrawFn) -> tuple[Trace, int]:
+    """Requests over several layers, and a pool that the other layers of one token fill."""
+    layers, top_k = draw(st.integers(2, 4)), draw(st.integers(1, 3))
+    prompt, decode = draw(st.integers(0, 4)), draw(st.integers(1, 8))
+    rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
+    ids = rng.random((prompt + decode, layers, 5)).argsort(-1)[..., :top_k]
+    trace = trace_of(ids.tolist(), 5)
+    phase = np.repeat([PREFILL, DECODE], (prompt, decode)).astype(np.uint8)
+    pool = draw(st.integers(0, (layers - 1) * top_k))
+    return Trace(trace.info, **(trace.arrays() | {"phase": phase})), pool
+
+
+@settings(derandomize=True, max_examples=300, deadline=None)
+@given(sweep=sweeps())
+def test_one_lru_pool_that_the_other_layers_fill_hits_nothing_in_decoding(
+    sweep: tuple[Trace, int],
+) -> None:
+    trace, room = sweep
+    cache = pools_for(Policy(slots=0, extra=room, scope="global"), trace.layers, None, None, None)
+    counts = replay(trace, cache, [1] * trace.layers)
+    assert counts.lookups_decode > 0
+    assert counts.hits_decode == 0
+
+
+def test_one_lru_pool_with_room_for_one_more_can_hit() -> None:
+    # Three slots for a cycle of four. In layer 0 one of 0 and 1 is left each time, and stays.
+    trace = trace_of([[[0, 1], [0, 1]]] * 6)
+    cache = pools_for(Policy(slots=0, extra=3, scope="global"), 2, None, None, None)
+    assert replay(trace, cache, [1, 1]).hits_decode > 0
+
+
 @pytest.mark.parametrize(
     ("slots", "expected"), [(4, 0.437), (8, 0.656), (12, 0.808), (16, 0.901), (24, 0.983)]
 )
@@ -215,7 +253,7 @@ def test_hit_rate_of_a_real_trace(gpt_oss_trace: Trace, slots: int, expected: fl
 
 
 def test_a_global_pool_takes_from_any_layer() -> None:
-    cache = slots_cache("lru", layers=2, slots=1, scope="global")
+    cache = one_pool(2)
     assert cache.lookup(0, [0, 1]) == Decision(0, (), (0, 1), ((), ()))
     assert cache.lookup(1, [5]) == Decision(1, (), (5,), (((0, 0),),))
     assert cache.lookup(0, [1]).hits == (1,)
@@ -251,14 +289,14 @@ def one(_: object) -> int:
 
 
 def test_a_prefetched_expert_hits() -> None:
-    cache = slots_cache("lru", layers=2, slots=2)
+    cache = lru(2, 2)
     cache.lookup(0, [0, 1])
     assert cache.fetch([(1, 3), (1, 0)], one, ANY) == ([(1, 3), (1, 0)], [(), ()], ANY - 2)
     assert cache.lookup(1, [0, 3]) == Decision(1, (0, 3), ())
 
 
 def test_who_leaves_for_a_prefetched_expert_is_who_leaves_for_a_miss() -> None:
-    cache = slots_cache("lru", layers=2, slots=2)
+    cache = lru(2, 2)
     cache.lookup(1, [0])
     cache.lookup(1, [1])
     assert cache.fetch([(1, 3)], one, ANY) == ([(1, 3)], [((1, 0),)], ANY - 1)
@@ -266,28 +304,28 @@ def test_who_leaves_for_a_prefetched_expert_is_who_leaves_for_a_miss() -> None:
 
 
 def test_residents_are_passed_over_and_cost_nothing() -> None:
-    cache = slots_cache("lru", layers=1, slots=3)
+    cache = lru(1, 3)
     cache.lookup(0, [0, 1])
     assert cache.fetch([(0, 1), (0, 2), (0, 2)], one, 1) == ([(0, 2)], [()], 0)
 
 
 def test_the_first_that_exceeds_the_budget_ends_a_prefetch() -> None:
     size = {0: 5, 1: 9, 2: 1}
-    cache = slots_cache("lru", layers=1, slots=4)
+    cache = lru(1, 4)
     fetched = cache.fetch([(0, 0), (0, 1), (0, 2)], lambda key: size[key[1]], 10)
     assert fetched == ([(0, 0)], [()], 5), "1 takes more than the 5 that are left"
     assert cache.fetch([(0, 2)], one, 0) == ([], [], 0)
 
 
 def test_candidates_do_not_leave_for_each_other() -> None:
-    cache = slots_cache("lru", layers=2, slots=2)
+    cache = lru(2, 2)
     cache.lookup(1, [0, 1])
     # 1 is the younger; 0 is older but wanted next, and nobody is left to make room for 3.
     assert cache.fetch([(1, 2), (1, 0), (1, 3)], one, ANY) == ([(1, 2)], [((1, 1),)], ANY - 1)
 
 
 def test_what_was_prefetched_stays_until_its_layer_asks() -> None:
-    cache = slots_cache("lru", layers=3, slots=1)
+    cache = lru(3, 1)
     assert cache.fetch([(1, 0)], one, ANY)[0] == [(1, 0)]
     assert cache.fetch([(1, 2)], one, ANY) == ([], [], ANY), "0 of layer 1 was not asked for yet"
     cache.lookup(0, [0])
@@ -296,7 +334,7 @@ def test_what_was_prefetched_stays_until_its_layer_asks() -> None:
 
 
 def test_a_miss_finds_no_room_beside_what_other_layers_wait_for() -> None:
-    cache = slots_cache("lru", layers=2, slots=1, scope="global")
+    cache = one_pool(2)
     cache.fetch([(1, 0), (1, 1)], one, ANY)
     assert cache.lookup(0, [0]) == Decision(0, (), (0,), ((),), (0,))
     assert cache.lookup(1, [1]) == Decision(1, (1,), ())

@@ -3,7 +3,7 @@ import pytest
 from offsim.errors import InputError
 from offsim.policy.evictions import Eviction
 from offsim.policy.policy import Policy
-from offsim.policy.registry import EVICTIONS, eviction_named, slots_cache
+from offsim.policy.registry import EVICTIONS, cache_of, eviction_named
 from offsim.policy.replay import cache_for
 from tests.builders import trace_of
 
@@ -42,6 +42,6 @@ def test_unknown_name_is_refused_with_the_names_there_are() -> None:
 
 def test_what_a_policy_must_know_is_asked_for() -> None:
     with pytest.raises(InputError, match="belady looks into the future: it needs a trace"):
-        slots_cache("belady", 1, 1)
+        cache_of("belady", [1], lambda _: 1)
     with pytest.raises(InputError, match="pinned needs a profile"):
-        slots_cache("pinned", 1, 1)
+        cache_of("pinned", [1], lambda _: 1)

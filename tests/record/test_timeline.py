@@ -16,8 +16,9 @@ from offsim.policy.policy import Policy
 from offsim.policy.transfer import Transfer
 from offsim.record import Load, RunRecord, Span, StepRecord, Wait
 from offsim.record.events import SELDOM, STAGES
-from offsim.record.timeline import COUNTERS, TRACKS, not_kept, timeline_events, write_timeline
+from offsim.record.timeline import COUNTERS, TRACKS, timeline_events, write_timeline
 from offsim.simulate import simulate
+from offsim.units import show_bytes
 from tests.builders import calibration, codec_figures, foreseen, trace_of
 
 Event = dict[str, Any]
@@ -78,19 +79,19 @@ def test_slices_by_hand() -> None:
     events = checked(list(timeline_events(by_hand())))
     assert slices(events, "compute") == [
         ("prefill, request 4", 0.0, 2e6),
-        ("wait L3 E17", 0.75e6, 1.625e6),
+        ("wait L3 E17, 100 B", 0.75e6, 1.625e6),
         ("decode, request 4", 2e6, 2.5e6),
     ]
     # The link until 1.0 s, the decode and its queue until 1.5 s.
     assert slices(events, "stall") == [
-        ("link L3 E17", 0.75e6, 1e6),
-        ("device decode L3 E17", 1e6, 1.5e6),
-        ("hand-over L3 E17", 1.5e6, 1.625e6),
+        ("link L3 E17, 100 B", 0.75e6, 1e6),
+        ("device decode L3 E17, 100 B", 1e6, 1.5e6),
+        ("hand-over L3 E17, 100 B", 1.5e6, 1.625e6),
     ]
-    assert slices(events, "link") == [("L3 E17", 0.5e6, 1e6), ("L3 E5", 1e6, 1.25e6)]
+    assert slices(events, "link") == [("L3 E17, 100 B", 0.5e6, 1e6), ("L3 E5, 50 B", 1e6, 1.25e6)]
     assert slices(events, "device decode") == [
-        ("L3 E17", 1.25e6, 1.5e6),
-        ("L3 E5", 1.5e6, 1.75e6),
+        ("L3 E17, 100 B", 1.25e6, 1.5e6),
+        ("L3 E5, 50 B", 1.5e6, 1.75e6),
     ]
     assert slices(events, "host decode") == []
 
@@ -98,7 +99,7 @@ def test_slices_by_hand() -> None:
 def test_arguments_by_hand() -> None:
     events = checked(list(timeline_events(by_hand())))
     load = {"layer": 3, "expert": 5, "bytes": 50, "request": 4, "phase": "prefill"}
-    told = [e["args"] for e in events if e["name"] == "L3 E5"]
+    told = [e["args"] for e in events if e["name"] == "L3 E5, 50 B"]
     assert told == [{**load, "queued_us": 0.75e6}, {**load, "queued_us": 0.25e6}]
     step = next(e["args"] for e in events if e["name"].startswith("prefill"))
     assert (step["step"], step["hits"], step["misses"], step["stall_us"]) == (0, 0, 2, 0.875e6)
@@ -116,12 +117,23 @@ def test_what_is_evicted_or_staged_is_not_in_the_cache() -> None:
     record = by_hand()
     third = Load(3, 6, 50, 12.25, [Span("link", 12.25, 12.5)])
     decision = Decision(3, (), (6, 7, 8), (((3, 17), (0, 1)), (), ((3, 5),)), (7,))
-    assert not_kept(decision) == 4
     record.steps[1].loads = [third]
     record.steps[1].decisions = [decision]
     assert counted(list(timeline_events(record)), "cache")[-1] == (2.25e6, 2 + 3 - 4)
-    own = list(timeline_events(record, evicted=lambda decision: 0))
-    assert counted(own, "cache")[-1] == (2.25e6, 5)
+
+
+def test_bytes_of_the_cache_by_hand() -> None:
+    record = prefetching()
+    record.steps[1].decisions[0] = Decision(
+        1, (5,), (8, 4, 3), (((1, 6),), (), ()), (4,), (), (), (3,)
+    )
+    events = checked(list(timeline_events(record, nbytes=lambda key: 100 * key[0] + key[1])))
+    # 9 of layer 0 comes; 5, 6 and 7 of layer 1 as 2 and 3 of layer 0 leave; 8 as 6 leaves.
+    assert counted(events, "cache bytes") == [
+        (0.0, 0), (0.25e6, 9), (1e6, 9 + 105 + 106 + 107 - 2 - 3), (2e6, 322 + 108 - 106),
+    ]  # fmt: skip
+    assert [value for _, value in counted(events, "cache")] == [0, 1, 2]
+    assert "cache bytes" not in {e["name"] for e in timeline_events(record)}
 
 
 def prefetching() -> RunRecord:
@@ -142,21 +154,22 @@ def prefetching() -> RunRecord:
 def test_prefetches_are_told_apart() -> None:
     events = checked(list(timeline_events(prefetching())))
     assert slices(events, "link") == [
-        ("L0 E9", 0.25e6, 0.5e6),
-        ("prefetch L1 E5", 1e6, 2.25e6),
-        ("L1 E8", 2.25e6, 2.5e6),
+        ("L0 E9, 100 B", 0.25e6, 0.5e6),
+        ("prefetch L1 E5, 100 B", 1e6, 2.25e6),
+        ("L1 E8, 100 B", 2.25e6, 2.5e6),
     ]
-    assert slices(events, "host decode") == [("prefetch L1 E6, given up", 1e6, 1.5e6)]
-    assert slices(events, "compute")[2] == ("wait prefetch L1 E5", 2.125e6, 2.5e6)
+    assert slices(events, "host decode") == [("prefetch L1 E6, 100 B, given up", 1e6, 1.5e6)]
+    assert slices(events, "compute")[2] == ("wait prefetch L1 E5, 100 B", 2.125e6, 2.5e6)
     assert slices(events, "stall") == [
-        ("link prefetch L1 E5", 2.125e6, 2.25e6),
-        ("device decode prefetch L1 E5", 2.25e6, 2.5e6),
+        ("link prefetch L1 E5, 100 B", 2.125e6, 2.25e6),
+        ("device decode prefetch L1 E5, 100 B", 2.25e6, 2.5e6),
     ]
     told = {e["name"]: e["args"] for e in events if e["ph"] == "X"}
-    assert (told["prefetch L1 E5"]["ahead"], told["prefetch L1 E5"]["used"]) == (True, True)
-    assert told["prefetch L1 E6, given up"]["used"] is False
-    assert told["wait prefetch L1 E5"]["ahead"] is True
-    assert "ahead" not in told["L0 E9"]
+    wanted = told["prefetch L1 E5, 100 B"]
+    assert (wanted["ahead"], wanted["used"]) == (True, True)
+    assert told["prefetch L1 E6, 100 B, given up"]["used"] is False
+    assert told["wait prefetch L1 E5, 100 B"]["ahead"] is True
+    assert "ahead" not in told["L0 E9, 100 B"]
     first, second = (e["args"] for e in events if e["name"] == "decode, request 0")
     assert (first["prefetches"], first["given up"], first["late"]) == (3, 2, 0)
     assert (second["hits"], second["late"], second["misses"]) == (0, 1, 1)
@@ -169,7 +182,7 @@ def test_what_has_arrived_was_not_given_up_on_whatever_path() -> None:
     record = RunRecord("SIMULATED", [StepRecord(0, 1, 0.0, 2.0, [decision], [there, cut])])
     events = checked(list(timeline_events(record)))
     names = [name for name, _, _ in slices(events, "link")]
-    assert names == ["prefetch L1 E5", "prefetch L1 E6, given up"]
+    assert names == ["prefetch L1 E5, 100 B", "prefetch L1 E6, 100 B, given up"]
     assert events[0]["args"]["given up"] == 1
 
 
@@ -220,13 +233,20 @@ def test_tracks_are_named_from_top_to_bottom() -> None:
 def test_stages_that_few_policies_use_are_named_where_they_served_something() -> None:
     record = by_hand()
     load = record.steps[0].loads[0]
-    load.spans = [Span("disk", 10.25, 10.5), *load.spans]
+    load.spans, load.disk_bytes = [Span("disk", 10.25, 10.5), *load.spans], 2500
     events = checked(list(timeline_events(record)))
-    assert slices(events, "disk") == [("L3 E17", 0.25e6, 0.5e6)]
+    assert slices(events, "disk") == [("L3 E17, 2.5 KB", 0.25e6, 0.5e6)]
     names = [e["args"]["name"] for e in timeline_events(record) if e["name"] == "thread_name"]
     assert names == [track for track in TRACKS if track != "host compute"]
     record.steps[0].decisions[0] = Decision(3, (), (17, 5), ((), ()), on_host=(5,))
-    assert not_kept(record.steps[0].decisions[0]) == 1, "what the host computes gets no slot"
+    cached = counted(list(timeline_events(record)), "cache")
+    assert cached[-1] == (0.25e6, 1), "what the host computes gets no slot"
+
+
+def test_what_is_only_decoded_moves_no_bytes() -> None:
+    again = Load(3, 5, 0, 0.0, [Span("device decode", 0.0, 1.0)])
+    record = RunRecord("SIMULATED", [StepRecord(0, 1, 0.0, 2.0, [Decision(3, (5,), ())], [again])])
+    assert slices(list(timeline_events(record)), "device decode") == [("L3 E5", 0.0, 1e6)]
 
 
 def test_several_workers_of_a_stage_stand_side_by_side() -> None:
@@ -337,22 +357,25 @@ def records(draw: st.DrawFn) -> RunRecord:
 @given(records(), st.integers(1, 9))
 def test_what_always_holds(record: RunRecord, steps: int) -> None:
     shown = record.steps[:steps]
-    events = checked(list(timeline_events(record, steps=steps)))
+    events = checked(list(timeline_events(record, steps=steps, nbytes=lambda _: 3)))
     assert [e["ts"] for e in events] == sorted(e["ts"] for e in events)
     _check_nesting(events)
     _check_sums(events, shown)
     loads = [load for step in shown for load in step.loads]
     cached = [value for _, value in counted(events, "cache")]
     in_flight = [value for _, value in counted(events, "in flight")]
+    taken = [(at, 3 * count) for at, count in counted(events, "cache")]
+    assert counted(events, "cache bytes") == taken
     assert min(cached + in_flight) >= 0
     assert in_flight[-1] == 0
     assert max(in_flight) <= len(loads)
     decisions = [decision for step in shown for decision in step.decisions]
-    left = sum(not_kept(one) + sum(map(len, one.displaced)) for one in decisions)
+    left = sum(sum(map(len, one.evicted + one.displaced)) + len(one.staged) for one in decisions)
     named = {load.ahead: 0 for load in loads}
     for event in events:
         if event.get("cat") in STAGES:
             assert event["name"].startswith("prefetch ") == event["args"].get("ahead", False)
+            assert show_bytes(event["args"]["bytes"]) in event["name"].split(", ")
             named[event["args"].get("ahead", False)] += 1
     assert all(n == sum(len(ld.spans) for ld in loads if ld.ahead == k) for k, n in named.items())
     assert cached[-1] == len(loads) - left

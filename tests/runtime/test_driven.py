@@ -192,9 +192,9 @@ def test_what_has_no_room_is_refused() -> None:
     shape = MODEL.shape
     places = LAYERS * 2 + 4
     need = places * shape.values * 4 + 5 * shape.bytes + MODEL.dense_copies * MODEL.dense_bytes
-    check_memory(MODEL, shape, 2, 4, 1, need)
+    check_memory(MODEL, shape, LAYERS * 2, 4, 1, need)
     with pytest.raises(InputError, match=r"would take up to .* \(slots .*, blobs .*, dense parts"):
-        check_memory(MODEL, shape, 2, 4, 1, need - 1)
+        check_memory(MODEL, shape, LAYERS * 2, 4, 1, need - 1)
     with pytest.raises(InputError, match="more than the"):
-        check_memory(MODEL, shape, 2, 4, 2, need)
+        check_memory(MODEL, shape, LAYERS * 2, 4, 2, need)
     assert usual_memory() > 1 << 28

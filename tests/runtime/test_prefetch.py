@@ -160,9 +160,11 @@ def test_each_wait_is_for_a_load_that_was_asked_for(raw: Made) -> None:
 
 @pytest.mark.parametrize("scope", ["layer", "global"])
 def test_the_slots_follow_the_decision_log(raw: Made, scope: Literal["layer", "global"]) -> None:
-    policy = Policy(slots=2, scope=scope, prefetch="transition", distance=DISTANCE)
-    arena = Arena(raw.store.shape, policy.slots)
-    kept = {slot.data_ptr() for slot in arena.memory[: 2 * raw.store.shape.layers]}
+    extra = 1 if scope == "global" else 0
+    policy = Policy(slots=2, extra=extra, scope=scope, prefetch="transition", distance=DISTANCE)
+    slots = 2 * raw.store.shape.layers + extra
+    arena = Arena(raw.store.shape, slots)
+    kept = {slot.data_ptr() for slot in arena.memory[:slots]}
     resident: dict[tuple[int, int], int] = {}
     for decision in raw.run(policy).record.decisions():
         assert {(decision.layer, expert) for expert in decision.hits} <= set(resident)

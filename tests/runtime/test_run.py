@@ -58,13 +58,13 @@ def test_simulator_and_run_take_the_same_decisions(
 LIVE = [name for name, eviction in EVICTIONS.items() if not eviction.oracle]
 
 
-@pytest.mark.parametrize("scope", ["layer", "global"])
+@pytest.mark.parametrize(("scope", "extra"), [("layer", 0), ("global", 0), ("global", 1)])
 @pytest.mark.parametrize("cache", LIVE)
 def test_every_cache_decides_the_same_in_both(
-    tiny_model: PreTrainedModel, cache: str, scope: Literal["layer", "global"]
+    tiny_model: PreTrainedModel, cache: str, scope: Literal["layer", "global"], extra: int
 ) -> None:
     store = ExpertStore.of(tiny_model, codec_named("raw"), 0.0)
-    policy = Policy(cache=cache, slots=2, scope=scope, seed=7)
+    policy = Policy(cache=cache, slots=2, extra=extra, scope=scope, seed=7)
     recording = recorded(tiny_model, "tiny", store, PROMPTS, COUNT)
     run = run_offloaded(tiny_model, store, policy, PROMPTS, COUNT, 1e8, profile=recording.trace)
     simulated = simulate(recording.trace, policy, calibration(), 1e8, recording.trace)
@@ -135,7 +135,7 @@ def test_a_lost_load_is_noticed(
 
 def test_the_arena_reuses_the_slots_of_victims(tiny_model: PreTrainedModel) -> None:
     store = ExpertStore.of(tiny_model, codec_named("raw"), 0.0)
-    arena = Arena(store.shape, slots=2)
+    arena = Arena(store.shape, slots=2 * store.shape.layers)
     first = arena.place(Decision(1, (), (0, 3), ((), ())))
     second = arena.place(Decision(1, (3,), (2, 1), (((1, 0),), ()), (1,)))
     assert second[0].data_ptr() == first[0].data_ptr()

@@ -1,14 +1,20 @@
+from typing import NamedTuple
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from offsim.calibration.schema import Calibration
 from offsim.errors import InputError
+from offsim.policy.evictions import Key
 from offsim.policy.policy import Policy
 from offsim.policy.transfer import Transfer
 from offsim.record import RunRecord, metrics_of
 from offsim.simulate import simulate
-from tests.builders import calibration, codec_figures, trace_of
+from offsim.simulate.simulation import EngineName
+from offsim.trace import Trace
+from tests.builders import calibration, codec_figures, figure, trace_of
 
 TOY = trace_of(
     [
@@ -70,9 +76,32 @@ def test_shapes_must_agree() -> None:
         simulate(TOY, Policy(), calibration(codec_figures(layers=2), layers=2))
 
 
+class Scenario(NamedTuple):
+    """What can be simulated, and sizes that are known beforehand.
+
+    Attributes:
+        nbytes: [layers][experts] of each expert over the link.
+        slowdown: of compute while a blob is decoded, and of decoding while compute works.
+    """
+
+    trace: Trace
+    policy: Policy
+    figures: Calibration
+    bytes_per_s: float
+    engine: EngineName
+    nbytes: list[list[int]]
+    slowdown: float
+
+    def run(self, share: float = 1.0, **policy: object) -> RunRecord:
+        """What happens over a share of the link, under a policy that differs in some fields."""
+        changed = self.policy.model_copy(update=policy)
+        speed = share * self.bytes_per_s
+        return simulate(self.trace, changed, self.figures, speed, engine=self.engine)
+
+
 @st.composite
-def scenarios(draw: st.DrawFn) -> tuple[RunRecord, RunRecord, dict[str, float]]:
-    """A random trace under a random policy and engine, on a link and on one half as fast."""
+def scenarios(draw: st.DrawFn) -> Scenario:
+    """A random trace under a random policy and engine; blobs differ in size."""
     layers, experts, steps = (
         draw(st.integers(1, 3)),
         draw(st.integers(2, 6)),
@@ -80,32 +109,33 @@ def scenarios(draw: st.DrawFn) -> tuple[RunRecord, RunRecord, dict[str, float]]:
     )
     rng = np.random.default_rng(draw(st.integers(0, 2**32 - 1)))
     ids = [[rng.permutation(experts)[:2].tolist() for _ in range(layers)] for _ in range(steps)]
-    trace = trace_of(ids, experts)
     codec, bound = draw(st.sampled_from([("raw", 0.0), ("cuszp", 0.1), ("sz3", 0.1)]))
     shape = {"layers": layers, "experts": experts}
     slowdown = draw(st.sampled_from([1.0, 1.5, 3.0]))
+    blobs = rng.integers(1, draw(st.integers(2, 2000)), (layers, experts)).tolist()
     figures = calibration(
         codec_figures(
             codec,
             bound,
             **shape,
-            blob_bytes=draw(st.integers(1, 2000)),
             decode_s=draw(st.floats(0, 2)),
             compute_slowdown=slowdown,
             decode_slowdown=slowdown,
-        ),
+        ).model_copy(update={"blob_bytes": blobs}),
         **shape,
         handover_s=draw(st.floats(0, 0.1)),
     )
     prefetch = draw(st.sampled_from(["none", "none", "last-token", "transition", "oracle"]))
     chunk = draw(st.sampled_from([None, 300]))
     channels, decoders = draw(st.sampled_from([(1, 1), (1, 1), (2, 3)]))
+    scope = draw(st.sampled_from(["layer", "global"]))
     policy = Policy(
         codec=codec,
         bound=bound,
         slots=draw(st.integers(0, experts)),
+        extra=draw(st.integers(0, 2)) if scope == "global" else 0,
         cache=draw(st.sampled_from(["lru", "s3-fifo"])),
-        scope=draw(st.sampled_from(["layer", "global"])),
+        scope=scope,
         prefetch=prefetch,
         transfer=Transfer(
             chunk_bytes=chunk,
@@ -114,50 +144,97 @@ def scenarios(draw: st.DrawFn) -> tuple[RunRecord, RunRecord, dict[str, float]]:
             decoders=decoders,
         ),
     )
-    speed = draw(st.floats(1.0, 1e4))
-    engine = draw(st.sampled_from(["fast", "simpy"]))
-    fast, slow = (simulate(trace, policy, figures, s, engine=engine) for s in (speed, speed / 2))
-    blobs = figures.codecs[0].blob_bytes[0][0] if codec != "sz3" else 6  # 3 values of 2 bytes
-    given = {"compute": steps * layers * 3.0, "blob": blobs, "speed": speed}
-    plain = slowdown == 1.0 and prefetch == "none"
-    given |= {"channels": channels, "decoders": decoders, "pipelined": policy.transfer.pipelined}
-    return fast, slow, {**given, "plain": plain}
+    stored = [[6] * experts] * layers  # an expert is 3 values of 2 bytes
+    return Scenario(
+        trace_of(ids, experts),
+        policy,
+        figures,
+        draw(st.floats(1.0, 1e4)),
+        draw(st.sampled_from(["fast", "simpy"])),
+        stored if codec == "sz3" else blobs,
+        slowdown,
+    )
+
+
+def asked_for(record: RunRecord) -> list[Key]:
+    """What is loaded, by the decisions."""
+    missed = [(d.layer, expert) for d in record.decisions() for expert in d.misses]
+    return missed + [key for d in record.decisions() for key in d.fetched]
 
 
 @settings(max_examples=150, deadline=None, derandomize=True)
 @given(scenarios())
-def test_what_always_holds(scenario: tuple[RunRecord, RunRecord, dict[str, float]]) -> None:
-    fast, slow, given_to = scenario
-    makespan = fast.steps[-1].end
+def test_what_always_holds(one: Scenario) -> None:
+    fast, slow = one.run(), one.run(0.5)
+    makespan, transfer = fast.steps[-1].end, one.policy.transfer
     assert fast.decisions() == slow.decisions()
-    if given_to["plain"]:
+    if one.slowdown == 1.0 and one.policy.prefetch == "none":
         # With interference a slower link can end earlier: it keeps decode and compute apart. And
         # with prefetches on their way it can change who goes first.
         assert slow.steps[-1].end >= makespan * (1 - 1e-9)
     loads = [load for step in fast.steps for load in step.loads]
-    asked = sum(len(d.misses) + len(d.fetched) for d in fast.decisions())
-    assert len(loads) == asked
-    assert metrics_of(fast).link_bytes == len(loads) * given_to["blob"]
+    assert sorted((load.layer, load.expert) for load in loads) == sorted(asked_for(fast))
+    sizes = [one.nbytes[layer][expert] for layer, expert in asked_for(fast)]
+    assert metrics_of(fast).link_bytes == sum(sizes) == sum(load.link_bytes for load in loads)
     moved = sum(load.link_bytes for load in loads if not load.ahead)
-    carried = moved / given_to["speed"] / given_to["channels"]
-    assert makespan >= max(given_to["compute"], carried) * (1 - 1e-9)
-    servers = {"link": given_to["channels"], "host decode": given_to["decoders"]}
+    carried = moved / one.bytes_per_s / transfer.channels
+    compute = one.trace.tokens * one.trace.layers * 3.0
+    assert makespan >= max(compute, carried) * (1 - 1e-9)
+    servers = {"link": transfer.channels, "host decode": transfer.decoders}
+    figures = one.figures.codecs[0]
+    decodes = figures.decode_s.value
     for stage in ("host decode", "link", "device decode"):
+        many = servers.get(stage, 1)
+        # What has passed the stage by the end has kept it busy for its own time at least, however
+        # often it was overtaken between its chunks.
+        passed = [ld for ld in loads if ld.arrived and ld.spans[-1].end <= makespan]
+        if stage == "link":
+            busy = sum(load.link_bytes for load in passed) / one.bytes_per_s
+        else:
+            busy = decodes * len(passed) * (stage == f"{figures.placement} decode")
+        assert busy <= makespan * many * (1 + 1e-9)
         done = [s for ld in loads if ld.used for s in ld.spans if s.stage == stage]
-        if not any(ld.ahead for ld in loads) and not given_to["pipelined"]:
+        if not any(ld.ahead for ld in loads) and not transfer.pipelined:
             # One at a time for each server. A prefetch may be overtaken between its chunks, and
             # pipelined chunks wait for each other.
-            assert sum(s.end - s.start for s in done) <= makespan * servers.get(stage, 1) * (
-                1 + 1e-9
-            )
+            assert sum(s.end - s.start for s in done) <= makespan * many * (1 + 1e-9)
             starts = sorted(s.start for s in done)
             ends = sorted(s.end for s in done)
-            late = zip(ends, starts[int(servers.get(stage, 1)) :], strict=False)
-            assert all(end <= start for end, start in late)
+            assert all(end <= start for end, start in zip(ends, starts[many:], strict=False))
     metrics = metrics_of(fast)
     if metrics.output_tokens > 1:
         parts = metrics.decode_compute_s + sum(metrics.decode_stall_s.values())
         assert parts == pytest.approx(metrics.tpot_s)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(scenarios())
+def test_an_infinite_cache_misses_each_expert_once_and_then_only_computes(one: Scenario) -> None:
+    record = one.run(slots=one.trace.info.experts_per_layer, extra=0, prefetch="none")
+    found: set[Key] = set()
+    for step in record.steps:
+        wanted = {(d.layer, e) for d in step.decisions for e in (*d.hits, *d.misses)}
+        missed = {(load.layer, load.expert) for load in step.loads}
+        assert missed == wanted - found
+        if not missed:
+            assert step.end - step.start == pytest.approx(one.trace.layers * 3.0)
+        found |= wanted
+    assert len(asked_for(record)) == len(found)
+    sizes = [one.nbytes[layer][expert] for layer, expert in found]
+    assert metrics_of(record).link_bytes == sum(sizes)
+
+
+@settings(max_examples=100, deadline=None, derandomize=True)
+@given(scenarios())
+def test_without_a_cache_every_lookup_misses_and_each_step_goes_as_if_alone(one: Scenario) -> None:
+    nothing: dict[str, object] = {"slots": 0, "extra": 0, "prefetch": "none"}
+    record = one.run(**nothing)
+    assert metrics_of(record).hit_rate == 0
+    assert len(asked_for(record)) == one.trace.experts.size
+    for step, ids in zip(record.steps, one.trace.experts.tolist(), strict=True):
+        alone = one._replace(trace=trace_of([ids], one.trace.info.experts_per_layer))
+        (only,) = alone.run(**nothing).steps
+        assert step.end - step.start == pytest.approx(only.end - only.start)
 
 
 @pytest.mark.parametrize("engine", ["fast", "simpy"])
@@ -211,16 +288,23 @@ def test_noise_is_seeded_and_spreads_around_the_calibrated_times() -> None:
     )
 
 
-def test_infinite_cache_misses_each_expert_once() -> None:
-    record = simulate(TOY, Policy(slots=4), calibration(), 1000.0)
-    distinct = sum(len(np.unique(TOY.experts[:, layer])) for layer in range(3))
-    assert sum(len(d.misses) for d in record.decisions()) == distinct
+def test_noise_draws_hand_overs_once_for_a_simulation() -> None:
+    # One expert misses in each layer, and whoever brings it stands idle before.
+    trace = trace_of([[[step % 2, step % 2 + 2]] for step in range(6)])
+    figures, one = calibration(codec_figures(layers=1), layers=1), Policy(slots=4)
+    spread = figure(0.25).model_copy(update={"p10": 0.125, "p90": 1.0})
+    handover = figures.handover.model_copy(update={"start_s": spread})
+    figures = figures.model_copy(update={"handover": handover})
 
+    def waited(seed: int | None) -> list[float]:
+        record = simulate(trace, one, figures, 1000.0, noise_seed=seed)
+        return [step.loads[0].spans[0].start - step.loads[0].submitted for step in record.steps[:2]]
 
-def test_no_cache_misses_every_lookup() -> None:
-    record = simulate(TOY, Policy(slots=0), calibration(), 1000.0)
-    assert metrics_of(record).hit_rate == 0
-    assert len([1 for step in record.steps for _ in step.loads]) == 5 * 3 * 2
+    assert waited(None) == [0.25, 0.25]
+    drawn = np.array([waited(seed) for seed in range(400)])
+    assert drawn[:, 0] == pytest.approx(drawn[:, 1])
+    assert np.median(drawn) == pytest.approx(0.25, rel=0.1)
+    assert np.quantile(drawn, [0.1, 0.9]) == pytest.approx([0.125, 1.0], rel=0.25)
 
 
 def test_what_was_not_measured_is_estimated() -> None:

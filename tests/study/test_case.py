@@ -80,14 +80,6 @@ def test_without_loads_only_compute_is_left(codec: str) -> None:
     assert one.without_loads().predict().ttft_s == pytest.approx(6.0)
 
 
-def test_the_stored_bytes_are_those_of_raw_where_the_dtype_is_larger() -> None:
-    large = {"hidden": 1000, "width": 1000}
-    assert case(model=large).stored_bytes == 1000
-    assert case().stored_bytes == 6
-    lossy = case(ALTERNATING, codec_figures("cuszp", 0.5), model=large)
-    assert lossy.stored_bytes == 6_000_000
-
-
 def test_questions_are_answered_of_misses_that_come_coarse() -> None:
     coarse = codec_figures("cuszp", 0.5, blob_bytes=500, decode_s=0.25, compute_slowdown=2.0)
     low = {"low": Low(codec="cuszp", bound=0.5, below=1.0)}

@@ -69,5 +69,5 @@ def test_what_cannot_run_is_refused_before_experts_are_read(
     else:
         subject.check(Policy(slots=2, host_tokens=1), EXPERTS)
     monkeypatch.setattr("offsim.study.checkpoint.usual_memory", lambda: 10_000)
-    with pytest.raises(InputError, match=r"2 slots a layer take .* there is room for 0 B"):
+    with pytest.raises(InputError, match=r"2 slots take .* there is room for 0 B"):
         subject.check(Policy(slots=2), 2)

@@ -62,7 +62,6 @@ def test_a_slow_link_is_made_a_tenth_faster(link: float | None) -> None:
 
 
 def test_the_next_gibibyte_is_whole_slots() -> None:
-    model = {"hidden": 2**14, "width": 2**14}
     expected = {
         2**26: "+3 slots a layer, all that there are (0.562",
         2**28: "+1 slot a layer (0.75",
@@ -70,6 +69,7 @@ def test_the_next_gibibyte_is_whole_slots() -> None:
     expected[2**30] = "+1 slot a layer (3"
     for nbytes, what in expected.items():
         raw = codec_figures(blob_bytes=nbytes)
+        model = {"stored_bytes": nbytes}
         change = explain(case(ALTERNATING, raw, link=float(nbytes), model=model)).changes[0]
         assert change.what == f"{what} GiB in all)"
         assert change.tpot_s == pytest.approx(6.75)  # two slots hold all that is asked for

@@ -119,7 +119,7 @@ def test_a_calibration_holds_only_as_many_layers_as_it_needs(
     need = 2 * 4 + 2  # slots of two layers, and two more for a token
     room = need * subject.model.shape.values * 4
     with pytest.raises(InputError, match="more than the"):
-        subject.check_room(4, 0, room, layers=2)  # the dense parts have no room
+        subject.check_room(2 * 4, 0, room, layers=2)  # the dense parts have no room
 
 
 def test_what_nothing_can_be_measured_on_is_refused(subject: DrivenSubject) -> None:

@@ -1,10 +1,14 @@
 import math
+from pathlib import Path
 
 import numpy as np
 import pytest
 
+from offsim.errors import InputError
 from offsim.trace import Trace
+from offsim.trace.importers import Options, importer_named
 from offsim.trace.statistics import (
+    distinct_together,
     entropy,
     gini,
     layer_use,
@@ -104,6 +108,36 @@ def test_working_set_ratio() -> None:
     # Distinct experts by step and layer: 2 3 | 2 2 | 2 2 | 2 2 | 2 2, mean 2.1.
     assert working_set_ratio(small_trace(), 2) == pytest.approx(1.05)
     assert working_set_ratio(small_trace(), 4) == pytest.approx(0.525)
+
+
+def test_distinct_experts_of_requests_that_decode_together() -> None:
+    requests = ([[0, 1], [0, 2], [0, 1]], [[1, 2], [2, 0]], [[3, 4]])
+    trace = one_layer([row for rows in requests for row in rows], 8)
+    arrays = trace.arrays() | {
+        "request": np.repeat([4, 5, 7], [3, 2, 1]).astype(np.int32),
+        "position": np.array([0, 1, 2, 0, 1, 0], np.int32),
+    }
+    trace = Trace(trace.info, **arrays)
+    assert distinct_together(trace, 1) == 2.0
+    assert distinct_together(trace, 2) == (3 + 2) / 2  # 0 1 and 1 2, then 0 2 and 2 0
+    assert distinct_together(trace, 3) == 5.0  # in one step: the last request has no other token
+    with pytest.raises(InputError, match="the trace has 3 requests, not 4"):
+        distinct_together(trace, 4)
+    prompt = Trace(trace.info, **(arrays | {"phase": np.zeros(6, np.uint8)}))
+    with pytest.raises(InputError, match="has no decode token"):
+        distinct_together(prompt, 2)
+
+
+@pytest.mark.parametrize(
+    ("requests", "expected"),
+    [(1, 4.000), (4, 11.665), (8, 18.131), (16, 22.512), (32, 25.867), (44, 27.214)],
+)
+def test_working_sets_of_a_real_model(shared: Path, requests: int, expected: float) -> None:
+    path = shared / "traces" / "gpt-oss-20b_decode.npz"
+    if not path.is_file():
+        pytest.skip(f"needs {path.name} in shared/traces")
+    trace = importer_named("arrays").read(path, Options(experts=32))
+    assert distinct_together(trace, requests) == pytest.approx(expected, abs=5e-4)
 
 
 def test_adjacent_tokens_of_a_real_model(gpt_oss_trace: Trace) -> None:

@@ -20,6 +20,13 @@ Shares = npt.NDArray[np.float64]
 NOTHING = np.empty(0, np.int32), np.empty(0, np.int64)
 
 
+def foresees(policy: Policy, layers: int) -> bool:
+    """Whether compiled code names the candidates in so many layers; else the classes do."""
+    if policy.prefetch in {"last-token", "oracle"}:
+        return policy.distance <= layers
+    return policy.prefetch in {"none", "gate", "transition", "popularity"}
+
+
 def candidates_of(
     trace: Trace, rows_to: Ints, policy: Policy, profile: Trace | None
 ) -> tuple[Ids, Ints]:
@@ -40,13 +47,19 @@ def candidates_of(
     lookups, experts = len(rows_to) * trace.layers, trace.info.experts_per_layer
     ends = np.zeros(lookups, np.int64)
     scratch = np.zeros((2, experts), np.int64)
+    if not foresees(policy, trace.layers):
+        named: list[int] = []
+        for number, lookup in enumerate(lookups_of(trace)):
+            named += [layer * experts + expert for layer, expert in prefetcher.after(lookup)]
+            ends[number] = len(named)
+        return np.array(named, np.int32), ends
     if policy.prefetch == "gate" and trace.lookahead is not None:
         reach = policy.distance
         room = _room(trace, rows_to) * reach
         found = np.empty(room, np.int32)
         count = gate(np.ascontiguousarray(trace.lookahead), rows_to, reach, found, ends, scratch)
         return found[:count], ends
-    if policy.prefetch in {"last-token", "oracle"} and policy.distance <= trace.layers:
+    if policy.prefetch in {"last-token", "oracle"}:
         room = _room(trace, rows_to) * policy.distance
         found = np.empty(room, np.int32)
         ids = np.ascontiguousarray(trace.experts)
@@ -59,16 +72,11 @@ def candidates_of(
         learned, shares = (prefetcher.both, prefetcher.tokens), np.zeros(experts)
         count = transition(ids, rows_to, *learned, found, ends, shares)
         return found[:count], ends
-    if isinstance(prefetcher, Popularity):
-        after = [prefetcher.after_layer(layer) for layer in range(trace.layers)]
-        each = [layer * experts + expert for keys in after for layer, expert in keys]
-        counts = np.tile([len(keys) for keys in after], len(rows_to))
-        return np.tile(np.array(each, np.int32), len(rows_to)), np.cumsum(counts, dtype=np.int64)
-    named: list[int] = []
-    for number, lookup in enumerate(lookups_of(trace)):
-        named += [layer * experts + expert for layer, expert in prefetcher.after(lookup)]
-        ends[number] = len(named)
-    return np.array(named, np.int32), ends
+    assert isinstance(prefetcher, Popularity)
+    after = [prefetcher.after_layer(layer) for layer in range(trace.layers)]
+    each = [layer * experts + expert for keys in after for layer, expert in keys]
+    counts = np.tile([len(keys) for keys in after], len(rows_to))
+    return np.tile(np.array(each, np.int32), len(rows_to)), np.cumsum(counts, dtype=np.int64)
 
 
 def _room(trace: Trace, rows_to: Ints) -> int:

@@ -131,11 +131,12 @@ def decided_for(
     layers, experts = trace.layers, trace.info.experts_per_layer
     ids = np.ascontiguousarray(trace.experts)
     cache = CACHES[policy.cache]
-    pools = layers if policy.scope == "layer" else 1
+    slots = policy.pools(layers)
+    pools = len(slots)
     keys = np.zeros((layers * experts + pools, KEY), np.int32)
     keys[:, BRINGS] = keys[:, SAFE] = NONE
     keys[:-pools, LAYER] = np.repeat(np.arange(layers), experts)
-    keys[-pools:, FREE] = policy.slots * (layers // pools)
+    keys[-pools:, FREE] = np.minimum(slots, experts * layers // pools)  # more is never used
     keys[:, BEFORE] = keys[:, AFTER] = np.arange(len(keys))
     next_use = np.empty((0, 0, 0), np.int32)
     if policy.cache == "belady":

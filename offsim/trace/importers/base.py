@@ -170,6 +170,22 @@ def assembled(
         raise FormatError(f"{path}: {error}") from error
 
 
+def first_twice(ids: Integers) -> tuple[int, int, int] | None:
+    """Token, layer and slot of the first expert that its token takes again in a layer, or None.
+
+    Args:
+        ids: [tokens, layers, top_k]
+    """
+    ordered = np.sort(ids, axis=2)
+    rows = np.argwhere((ordered[:, :, 1:] == ordered[:, :, :-1]).any(axis=2))
+    if not len(rows):
+        return None
+    token, layer = (int(axis) for axis in rows[0])
+    taken = ids[token, layer].tolist()
+    slot = next(slot for slot, expert in enumerate(taken) if expert in taken[:slot])
+    return token, layer, slot
+
+
 def _check(request: Request, first: tuple[int, ...], limit: int) -> None:
     """Refuse a request that a trace cannot hold, by its place in the file."""
     where, ids = request.where, request.experts
@@ -190,10 +206,9 @@ def _check(request: Request, first: tuple[int, ...], limit: int) -> None:
             f"{where}: expert {ids[token, layer, slot]} at token {token}, layer {layer}; "
             f"ids are 0 to {limit - 1}"
         )
-    ordered = np.sort(ids, axis=2)
-    twice = (ordered[:, :, 1:] == ordered[:, :, :-1]).any(axis=2)
-    if twice.any():
-        token, layer = (int(axis) for axis in np.argwhere(twice)[0])
+    twice = first_twice(ids)
+    if twice is not None:
+        token, layer, _ = twice
         raise FormatError(f"{where}: token {token} takes an expert twice in layer {layer}")
     if request.weights is not None:
         if request.weights.shape != ids.shape:

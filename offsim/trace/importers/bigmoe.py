@@ -15,7 +15,14 @@ import numpy.typing as npt
 from offsim.errors import FormatError
 from offsim.files import read_text
 from offsim.trace.format import Trace
-from offsim.trace.importers.base import Importer, Options, Request, agreed, assembled
+from offsim.trace.importers.base import (
+    Importer,
+    Options,
+    Request,
+    agreed,
+    assembled,
+    first_twice,
+)
 
 FIRST_LINE = "# route_trace v1"
 MODEL = re.compile(
@@ -203,10 +210,17 @@ def _request(
     ):
         if len(wrong):
             raise FormatError(f"{path}:{lines[wrong[0]].min()}: step {steps[wrong[0]]} {what}")
-    shares = weights.reshape(shape)
+    experts, shares = table[:, 5].reshape(shape), weights.reshape(shape)
+    twice = first_twice(experts)
+    if twice is not None:
+        line = table[:, 6].reshape(shape)[twice]
+        raise FormatError(
+            f"{path}:{line}: step {steps[twice[0]]} takes expert {experts[twice]} twice in layer "
+            f"{layers[twice[1]]}"
+        )
     return Request(
         where=f"{path}:{lines.min()}",
-        experts=table[:, 5].reshape(shape),
+        experts=experts,
         weights=None if np.isnan(shares).any() else shares,
         prompt=int((phases[:, 0] == 0).sum()),
         start=int(steps[0]),

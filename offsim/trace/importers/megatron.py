@@ -14,7 +14,14 @@ import numpy.typing as npt
 
 from offsim.errors import FormatError
 from offsim.trace.format import Trace
-from offsim.trace.importers.base import Importer, Options, Request, assembled, needed
+from offsim.trace.importers.base import (
+    Importer,
+    Options,
+    Request,
+    assembled,
+    first_twice,
+    needed,
+)
 from offsim.trace.importers.reading import expert_ids, integer, json_lines, maybe_integer
 
 
@@ -70,6 +77,7 @@ def _steps(path: Path, limit: int) -> tuple[list[_Step], int]:
     steps: list[_Step] = []
     skipped = 0
     rank: int | None = None
+    top_k: int | None = None
     for where, record in json_lines(path):
         if record.get("block") == "mtp" or record.get("mtp_idx") is not None:
             skipped += 1
@@ -80,6 +88,9 @@ def _steps(path: Path, limit: int) -> tuple[list[_Step], int]:
         rank = found
         number, layer = integer(record, "step", where), integer(record, "layer", where)
         ids = _ids(record, limit, where)
+        top_k = ids.shape[1] if top_k is None else top_k
+        if ids.shape[1] != top_k:
+            raise FormatError(f"{where}: topk is {ids.shape[1]} in a file of top-{top_k}")
         if not steps or number != steps[-1].number:
             if steps and number < steps[-1].number:
                 raise FormatError(f"{where}: step {number} after step {steps[-1].number}")
@@ -98,6 +109,9 @@ def _ids(record: dict[str, Any], limit: int, where: str) -> npt.NDArray[np.int64
     if int(ids.min()) < 0 or int(ids.max()) >= limit:
         wrong = ids[(ids < 0) | (ids >= limit)][0]
         raise FormatError(f"{where}: expert {wrong}; ids are 0 to {limit - 1}")
+    twice = first_twice(ids[:, None])
+    if twice is not None:
+        raise FormatError(f"{where}: token {twice[0]} takes expert {ids[twice[0], twice[2]]} twice")
     return ids
 
 

@@ -22,9 +22,8 @@ STEP = st.lists(
     max_size=LAYERS,
 )
 TRACES = st.lists(STEP, min_size=1, max_size=25).map(lambda steps: trace_of(steps, EXPERTS))
-CASES = given(
-    trace=TRACES, slots=st.integers(0, EXPERTS), scope=st.sampled_from(["layer", "global"])
-)
+SCOPES = st.sampled_from(["layer", "global"])
+CASES = given(trace=TRACES, slots=st.integers(0, EXPERTS), scope=SCOPES)
 
 
 def decisions(policy: Policy, trace: object) -> list[Decision]:
@@ -77,16 +76,18 @@ def test_without_room_all_misses_and_with_all_room_each_expert_once(
 
 @pytest.mark.parametrize("name", [name for name in ONLINE if name != "pinned"])
 @settings(derandomize=True, max_examples=100, deadline=None)
-@given(trace=TRACES, slots=st.integers(2, EXPERTS))
+@given(trace=TRACES, room=st.integers(2, EXPERTS * LAYERS), scope=SCOPES)
 def test_no_policy_that_takes_in_what_it_misses_beats_belady(
-    name: str, trace: object, slots: int
+    name: str, trace: object, room: int, scope: str
 ) -> None:
     # With slots for the experts of a lookup, so that nothing has to be staged. Pins do not leave
     # even then, and what is staged beside them can pay.
+    slots = {"slots": min(room, EXPERTS)} if scope == "layer" else {"slots": 0, "extra": room}
     found = {}
-    for policy in (name, "belady"):
-        cache = cache_for(Policy(cache=policy, slots=slots), trace, trace)  # type: ignore[arg-type]
-        found[policy] = replay(trace, cache, [1] * LAYERS).hits  # type: ignore[arg-type]
+    for one in (name, "belady"):
+        policy = Policy(cache=one, scope=scope, **slots)  # type: ignore[arg-type]
+        cache = cache_for(policy, trace, trace)  # type: ignore[arg-type]
+        found[one] = replay(trace, cache, [1] * LAYERS).hits  # type: ignore[arg-type]
     assert found[name] <= found["belady"]
 
 

@@ -9,6 +9,7 @@ from offsim.calibration.schema import ForesightFigures
 from offsim.policy.policy import Policy
 from offsim.simulate import predict, simulate
 from offsim.simulate.costs import Costs
+from offsim.simulate.fast.foresight import foresees
 from offsim.simulate.fast.keys import CACHES
 from offsim.simulate.fast.planning import covers, fast_planned
 from offsim.simulate.plan import Plan
@@ -65,10 +66,12 @@ def scenarios(draw: st.DrawFn) -> tuple[Trace, Policy, Costs]:
     trace = draw(traces(layers, experts))
     prefetch = draw(st.sampled_from(PREFETCHERS))
     noisy = prefetch == "noisy-oracle"
+    scope = draw(st.sampled_from(["layer", "global"]))
     policy = Policy(
         cache=draw(st.sampled_from(sorted(CACHES))),
-        slots=draw(st.integers(0, experts)),
-        scope=draw(st.sampled_from(["layer", "global"])),
+        slots=draw(st.integers(0, experts) | st.just(3_000_000_000)),
+        extra=draw(st.integers(0, layers)) if scope == "global" else 0,
+        scope=scope,
         prefetch=prefetch,
         distance=draw(st.integers(1, 2)),
         prefetch_bytes=draw(st.sampled_from([None, 0, 1500, 5000])),
@@ -156,6 +159,14 @@ def test_each_layer_attends_to_the_earlier_tokens_of_its_request(engine: EngineN
 def test_what_is_covered(cache: str) -> None:
     assert covers(Policy(cache=cache))
     assert not covers(Policy(cache="s3-fifo"))
+
+
+@pytest.mark.parametrize("prefetch", PREFETCHERS)
+def test_what_is_foreseen(prefetch: str) -> None:
+    policy = Policy(prefetch=prefetch, distance=3)
+    assert foresees(policy, layers=3) == (prefetch != "noisy-oracle")
+    beyond = prefetch in {"last-token", "oracle", "noisy-oracle"}
+    assert foresees(policy, layers=2) != beyond
 
 
 def test_decisions_are_made_once_where_nothing_decides_anew() -> None:

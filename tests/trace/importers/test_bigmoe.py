@@ -135,7 +135,10 @@ BAD = {
     "float": (swapped(9, "0,0,1,0,1,3", "0,0,1.5,0,1,3"), r"x\.csv:9: invalid literal"),
     "weight": (swapped(9, "0.4", "1.5"), r"x\.csv:9: weight is 1.5"),
     "weight text": (swapped(9, "0.4", "much"), r"x\.csv:9: could not convert"),
-    "expert twice": (swapped(9, "0,0,1,0,1,3", "0,0,1,0,1,2"), r"token 1 takes an expert twice"),
+    "expert twice": (
+        swapped(9, "0,0,1,0,1,3", "0,0,1,0,1,2"),
+        r"x\.csv:9: step 1 takes expert 2 twice in layer 0",
+    ),
     "both phases": (swapped(9, "0,0,1,0,1,3", "0,1,1,0,1,3"), r"x\.csv:8: step 1 is of both"),
     "gap": (
         [line.replace("0,1,2,", "0,1,5,", 1) for line in LINES],

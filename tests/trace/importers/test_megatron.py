@@ -92,7 +92,11 @@ BAD: dict[str, tuple[list[Any], str]] = {
         changed(1, top_indices=[[1, 2]], num_tokens=1),
         r"x\.jsonl:1: the layers of step 0 differ in tokens",
     ),
-    "twice": (changed(1, top_indices=[[1, 1], [2, 3]]), "takes an expert twice"),
+    "twice": (
+        changed(1, top_indices=[[2, 3], [1, 1]]),
+        r"x\.jsonl:2: token 1 takes expert 1 twice",
+    ),
+    "other top-k": (changed(3, top_indices=[[1]], topk=1), r"x\.jsonl:4: topk is 1 in a file of"),
 }
 
 
