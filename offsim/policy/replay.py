@@ -9,6 +9,7 @@ from offsim.policy.evictions import Key
 from offsim.policy.lookup import future_of, lookups_of, popularity_of
 from offsim.policy.policy import Policy
 from offsim.policy.registry import cache_of, eviction_named, slots_cache
+from offsim.policy.tiered import TieredCache
 from offsim.policy.tiers import Sizes
 from offsim.trace import DECODE, Trace
 
@@ -22,7 +23,7 @@ def cache_for(
         policy: which eviction policy, slots and scope.
         trace: what an oracle looks into.
         profile: whose popular experts are pinned.
-        sizes: of experts; needed where they are kept compressed, so that the bytes of the slots
+        sizes: of experts; needed where the device keeps blobs, so that the bytes of the slots
             count and not their number.
 
     Raises:
@@ -54,15 +55,19 @@ def pools_for(
         InputError: as for `cache_of`.
         ValueError: sizes are needed and not given.
     """
+    known = (policy.seed, popularity, future)
+    if policy.keep == "decoded":
+        return slots_cache(policy.cache, layers, policy.slots, policy.scope, *known)
+    if sizes is None:
+        raise ValueError("compressed experts count in bytes: give the sizes of experts")
+    own = policy.scope == "layer"
+    pools, slots = (layers, policy.slots) if own else (1, policy.slots * layers)
+    decoded = policy.decoded_slots(slots)
+    room = (slots - decoded) * sizes.decoded
+    blobs = cache_of(policy.cache, [room] * pools, sizes.blob, *known)
     if policy.keep == "compressed":
-        if sizes is None:
-            raise ValueError("compressed experts count in bytes: give the sizes of experts")
-        pool = policy.slots * sizes.decoded
-        capacities = [pool] * layers if policy.scope == "layer" else [pool * layers]
-        return cache_of(policy.cache, capacities, sizes.blob, policy.seed, popularity, future)
-    return slots_cache(
-        policy.cache, layers, policy.slots, policy.scope, policy.seed, popularity, future
-    )
+        return blobs
+    return TieredCache(cache_of(policy.cache, [decoded] * pools, lambda _: 1, *known), blobs)
 
 
 @dataclass(frozen=True, slots=True)
