@@ -80,7 +80,7 @@ def timeline_events(
     Tracks: `compute` has the steps with their waits inside; `stall` splits each wait by the stage
     that it was for, as the metrics do; each stage has the loads that it served, and those that few
     policies use are left out where they served none. Counters: experts that have a slot by the
-    cache's decisions, and loads asked for and not yet done.
+    cache's decisions, in each tier where there are two, and loads asked for and not yet done.
 
     Loads that were fetched ahead are called prefetches, also where a wait is for one. One that was
     given up before any stage served it is only counted, in the step that issued it.
@@ -193,9 +193,10 @@ class _Events:
                 asked.setdefault(load.layer, self._ns(load.submitted))
         issued = (self._ns(load.submitted) for load in step.loads if load.ahead)
         for decision in step.decisions:
-            if decision.misses:
-                change = len(decision.misses) - self._evicted(decision)
-                self._change(asked.get(decision.layer, start), RESIDENT, change)
+            for tier in filter(None, (decision, decision.decoded)):
+                if tier.misses:
+                    change = len(tier.misses) - self._evicted(tier)
+                    self._change(asked.get(tier.layer, start), RESIDENT, change)
             times = islice(issued, len(decision.fetched))
             for at, left in zip(times, decision.displaced, strict=True):
                 self._change(at, RESIDENT, 1 - len(left))

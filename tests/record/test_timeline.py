@@ -124,6 +124,14 @@ def test_what_is_evicted_or_staged_is_not_in_the_cache() -> None:
     assert counted(own, "cache")[-1] == (2.25e6, 5)
 
 
+def test_each_of_two_tiers_is_in_the_cache() -> None:
+    record = by_hand()
+    record.steps[1].loads = [Load(3, 6, 50, 12.25, [Span("link", 12.25, 12.5)])]
+    tier = Decision(3, (), (5, 6), ((), ((3, 17),)))
+    record.steps[1].decisions = [Decision(3, (5,), (6,), ((),), decoded=tier)]
+    assert counted(list(timeline_events(record)), "cache")[-1] == (2.25e6, 2 + 1 + 2 - 1)
+
+
 def prefetching() -> RunRecord:
     """A step whose layer 0 fetches two experts of layer 1 ahead, and a step that waits for one."""
     missed = Load(0, 9, 100, 0.25, [Span("link", 0.25, 0.5), Span("device decode", 0.5, 0.75)])
