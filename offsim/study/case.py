@@ -6,7 +6,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from offsim.calibration.schema import Calibration, CodecFigures, Figure
-from offsim.policy.policy import Policy
+from offsim.policy.policy import HALF, Policy
 from offsim.record import Metrics, RunRecord
 from offsim.simulate import predict, simulate
 from offsim.simulate.band import Band, band
@@ -14,6 +14,8 @@ from offsim.simulate.mixture import calibrated, stored
 from offsim.simulate.simulation import EngineName
 from offsim.trace import Trace
 
+DECODED = {"keep": "decoded", "decoded_share": HALF}
+"""Fields of a policy whose device keeps no blobs."""
 _NOTHING = Figure(label="ESTIMATED", value=0.0, p10=0.0, p90=0.0, samples=1)
 
 
@@ -132,7 +134,7 @@ class Case:
             prefetch="none",
             host_bytes=None,
             host_tokens=0,
-            keep="decoded",
+            **DECODED,
             low=None,
         )
         old = case.calibration
