@@ -44,7 +44,13 @@ def asked_policy(storage: Storage, loading: Loading, placement: Placement | None
     policy = moving(policy, loading.chunk, loading.pipelined, loading.channels, loading.decoders)
     if placement is None:
         return policy
-    return placing(policy, placement.host_memory, placement.host_tokens, placement.keep.value)
+    return placing(
+        policy,
+        placement.host_memory,
+        placement.host_tokens,
+        placement.keep.value,
+        placement.decoded_share,
+    )
 
 
 def case_of(

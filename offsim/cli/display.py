@@ -130,6 +130,7 @@ def show_metrics(
         "ITL p50 / p95 / p99": _shares(metrics.itl_p50_s, metrics.itl_p95_s, metrics.itl_p99_s),
         "throughput": f"{metrics.tokens_per_s:.3g} tokens/s{_rates(band)}",
         "hit rate": f"{metrics.hit_rate:.1%} (decode {metrics.hit_rate_decode:.1%})",
+        **_decoded_again(metrics),
         **_prefetched(metrics),
         "over the link": show_bytes(metrics.link_bytes),
         **({"from disk": show_bytes(metrics.disk_bytes)} if metrics.disk_bytes else {}),
@@ -153,6 +154,11 @@ def _rates(band: "Band") -> str:
 
 def _shares(*seconds: float) -> str:
     return " / ".join(map(show_seconds, seconds))
+
+
+def _decoded_again(metrics: "Metrics") -> dict[str, str]:
+    """How often a blob on the device was decoded, where one was."""
+    return {"decoded again": f"{metrics.again_rate:.1%} of lookups"} if metrics.again_rate else {}
 
 
 def _prefetched(metrics: "Metrics") -> dict[str, str]:

@@ -118,6 +118,7 @@ class KeepName(StrEnum):
 
     DECODED = "decoded"
     COMPRESSED = "compressed"
+    BOTH = "both"
 
 
 @dataclass(frozen=True)
@@ -151,7 +152,16 @@ class Placement:
     keep: Annotated[
         KeepName,
         typer.Option(
-            help="The device keeps experts decoded, or compressed and decodes them at each use.",
+            help="The device keeps experts decoded, or compressed and decodes them at each use, or "
+            "some of them decoded and some compressed.",
             rich_help_panel=PLACEMENT,
         ),
     ] = KeepName.DECODED
+    decoded_share: Annotated[
+        float | None,
+        typer.Option(
+            help="Of --keep both: share of the slots for decoded experts, 0 to 1; half of them by "
+            "default. The bytes of the others hold blobs.",
+            rich_help_panel=PLACEMENT,
+        ),
+    ] = None

@@ -1,6 +1,6 @@
 """From the options of a command to where experts are: on disk, on the host, compressed or not."""
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pydantic import ValidationError
 
@@ -16,23 +16,37 @@ AUTO = "auto"
 MIB = 1 << 20
 
 
-def placing(policy: Policy, host_memory: str | None, host_tokens: str, keep: str) -> Policy:
+def placing(
+    policy: Policy,
+    host_memory: str | None,
+    host_tokens: str,
+    keep: str,
+    decoded_share: float | None = None,
+) -> Policy:
     """A policy whose experts are where the options say; `auto` is left for `with_auto`.
 
     Args:
         policy: any.
         host_memory: bytes of host memory for blobs, such as `64GiB`; None for all of them.
         host_tokens: most tokens that an expert computed on the host serves, or `auto`.
-        keep: `decoded` or `compressed`.
+        keep: `decoded`, `compressed` or `both`.
+        decoded_share: of `both`; None for the usual one.
 
     Raises:
-        InputError: a value that cannot be.
+        InputError: a value that cannot be, or one that nothing heeds.
     """
     nbytes = None if host_memory is None else size_of(host_memory, "--host-memory")
     if host_tokens != AUTO and not host_tokens.isdecimal():
         raise InputError(f"--host-tokens is a number from 0 on or {AUTO}, not {host_tokens}")
     tokens = 0 if host_tokens == AUTO else int(host_tokens)
-    asked = {"host_bytes": nbytes, "host_tokens": tokens, "keep": keep}
+    asked: dict[str, Any] = {"host_bytes": nbytes, "host_tokens": tokens, "keep": keep}
+    if decoded_share is not None:
+        if keep != "both":
+            raise InputError(
+                f"--decoded-share is of experts that are kept in both tiers, not {keep}; give "
+                "--keep both"
+            )
+        asked["decoded_share"] = decoded_share
     try:
         return Policy(**{**dict(policy), **asked})
     except ValidationError as error:
@@ -64,7 +78,9 @@ def with_memory(policy: Policy, device_memory: str | None, facts: "ModelFacts") 
             f"--device-memory {device_memory} has no room for {what} {nbytes / MIB:.4g} MiB; give "
             "at least that, or --slots 0"
         )
-    slots, extra = divmod(min(count, facts.layers * facts.experts), facts.layers)
+    if policy.keep != "both":  # of two tiers neither has all of it
+        count = min(count, facts.layers * facts.experts)
+    slots, extra = divmod(count, facts.layers)
     return policy.model_copy(update={"slots": slots, "extra": extra})
 
 

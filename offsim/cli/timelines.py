@@ -7,9 +7,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
-    from offsim.policy.evictions import Key
+    from offsim.policy.tiers import Sizes
     from offsim.record import RunRecord
 
 
@@ -64,7 +62,7 @@ class Timelines:
         policy: str,
         model: str,
         link_bytes_per_s: float | None,
-        nbytes: "Callable[[Key], int]",
+        sizes: "Sizes",
     ) -> None:
         """Write what was asked for of the first steps of a run, and say so on stderr.
 
@@ -73,7 +71,7 @@ class Timelines:
             policy: in words; also in the title of the figure.
             model: its name.
             link_bytes_per_s: pace of the link; None for plain copies.
-            nbytes: bytes that an expert takes in the cache.
+            sizes: bytes that an expert takes in the cache, in each tier where there are two.
 
         Raises:
             InputError: a file cannot be written.
@@ -83,7 +81,7 @@ class Timelines:
 
             link = "plain" if link_bytes_per_s is None else f"{link_bytes_per_s / 1e6:g} MB/s"
             about = {"policy": policy, "model": model, "link": link}
-            write_timeline(record, self.timeline, about, self.timeline_steps, nbytes)
+            write_timeline(record, self.timeline, about, self.timeline_steps, sizes)
             typer.echo(f"{self.timeline}: written; ui.perfetto.dev opens it", err=True)
         if self.timeline_figure:
             from offsim.files import replacing

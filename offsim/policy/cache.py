@@ -29,6 +29,9 @@ class Decision:
         from_disk: those of the misses, then of the fetched, whose blobs were not in host memory:
             layer and expert of each.
         coarse: those of the misses that are loaded as the coarser blob, in router order.
+        decoded: what the tier of decoded experts decides, where there are two; `evicted`, `staged`
+            and `displaced` are of the tier of blobs then. What it misses is decoded for this
+            lookup, be it a hit or a miss of both together, unless its prefetch has decoded it.
     """
 
     layer: int
@@ -41,6 +44,7 @@ class Decision:
     on_host: tuple[int, ...] = ()
     from_disk: tuple[Key, ...] = ()
     coarse: tuple[int, ...] = ()
+    decoded: "Decision | None" = None
 
 
 class ExpertCache(ABC):

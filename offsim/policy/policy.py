@@ -1,5 +1,6 @@
 """A policy: everything that a designer decides."""
 
+from fractions import Fraction
 from typing import Literal, Self
 
 from pydantic import BaseModel, ConfigDict, Field, model_validator
@@ -9,6 +10,9 @@ from offsim.errors import InputError
 from offsim.policy.bounds import Bounds
 from offsim.policy.precision import Low
 from offsim.policy.transfer import Transfer
+
+HALF = 0.5
+"""Share of the slots that hold decoded experts where nothing is said of two tiers."""
 
 
 class Policy(BaseModel):
@@ -32,8 +36,10 @@ class Policy(BaseModel):
         host_bytes: of host memory for blobs, the rest of which are on disk; None for all of them.
         host_tokens: a missing expert that serves at most so many tokens of a lookup is computed on
             the host and does not come in.
-        keep: how the device keeps experts: as they are computed with, or compressed and decoded
-            at each use; then the bytes of the slots hold as many blobs as fit.
+        keep: how the device keeps experts: as they are computed with; or compressed and decoded
+            at each use, where the bytes of the slots hold as many blobs as fit; or in both tiers.
+        decoded_share: of `both`: share of the slots that hold decoded experts, rounded down to
+            whole ones, 0..1; the bytes of the others hold blobs.
         low: a coarser blob for misses of low router weight; None where all come alike.
     """
 
@@ -55,7 +61,8 @@ class Policy(BaseModel):
     recall: float = Field(default=1.0, ge=0, le=1)
     host_bytes: int | None = Field(default=None, ge=0)
     host_tokens: int = Field(default=0, ge=0)
-    keep: Literal["decoded", "compressed"] = "decoded"
+    keep: Literal["decoded", "compressed", "both"] = "decoded"
+    decoded_share: float = Field(default=HALF, ge=0, le=1)
     low: Low | None = None
 
     @model_validator(mode="after")
@@ -77,6 +84,21 @@ class Policy(BaseModel):
         if promise != "bound":
             raise ValueError(f"codec {self.codec} takes no bounds")
         return self
+
+    @model_validator(mode="after")
+    def _a_share_is_of_two_tiers(self) -> Self:
+        if self.keep != "both" and self.decoded_share != HALF:
+            raise ValueError(
+                f"decoded_share {self.decoded_share:g} is of experts that are kept in both tiers, "
+                f"not {self.keep}"
+            )
+        return self
+
+    def decoded_slots(self, slots: int) -> int:
+        """Of the slots of a pool those that hold decoded experts."""
+        if self.keep == "both":
+            return int(slots * Fraction(str(self.decoded_share)))  # 0.29 of 100 are 29
+        return slots if self.keep == "decoded" else 0
 
     @property
     def key(self) -> tuple[str, float]:
@@ -108,13 +130,17 @@ class Policy(BaseModel):
 
     @property
     def placed(self) -> bool:
-        """Whether experts are on disk, computed on the host or kept compressed on the device."""
-        return self.host_bytes is not None or self.host_tokens > 0 or self.keep == "compressed"
+        """Whether experts are on disk, computed on the host or kept as blobs on the device."""
+        return self.host_bytes is not None or self.host_tokens > 0 or self.keep != "decoded"
 
     @property
     def _placement(self) -> str:
         """Where experts are beyond host memory and slots; such as `, 4096 B of host memory`."""
-        parts = ["kept compressed"] if self.keep == "compressed" else []
+        kept = {
+            "compressed": ["kept compressed"],
+            "both": [f"{self.decoded_share:g} kept decoded and the rest compressed"],
+        }
+        parts = kept.get(self.keep, [])
         if self.host_bytes is not None:
             parts.append(f"{self.host_bytes} B of host memory")
         if self.host_tokens:

@@ -78,6 +78,10 @@ class PooledCache(ExpertCache):
                 budget -= issued
         return fetched, displaced, budget
 
+    def __contains__(self, key: Key) -> bool:
+        """Whether an expert is resident."""
+        return key in self._resident[self._place(key[0])]
+
     def _place(self, layer: int) -> int:
         """Index of a layer's pool."""
         return layer if len(self._pools) > 1 else 0

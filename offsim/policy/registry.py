@@ -4,7 +4,6 @@ from collections.abc import Callable, Mapping, Sequence
 from typing import Literal
 
 from offsim.errors import InputError
-from offsim.policy.cache import ExpertCache
 from offsim.policy.evictions import Eviction, Key, PoolFacts
 from offsim.policy.evictions.belady import Belady
 from offsim.policy.evictions.drawn import Drawn
@@ -42,7 +41,7 @@ def cache_of(
     seed: int = 0,
     popularity: Mapping[Key, float] | None = None,
     future: Sequence[Sequence[Key]] | None = None,
-) -> ExpertCache:
+) -> PooledCache:
     """A fresh cache.
 
     Args:

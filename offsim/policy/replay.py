@@ -9,6 +9,7 @@ from offsim.policy.evictions import Key
 from offsim.policy.lookup import future_of, lookups_of, popularity_of
 from offsim.policy.policy import Policy
 from offsim.policy.registry import cache_of, eviction_named
+from offsim.policy.tiered import TieredCache
 from offsim.policy.tiers import Sizes
 from offsim.trace import DECODE, Trace
 
@@ -22,7 +23,7 @@ def cache_for(
         policy: which eviction policy, slots and scope.
         trace: what an oracle looks into.
         profile: whose popular experts are pinned.
-        sizes: of experts; needed where they are kept compressed, so that the bytes of the slots
+        sizes: of experts; needed where the device keeps blobs, so that the bytes of the slots
             count and not their number.
 
     Raises:
@@ -54,13 +55,18 @@ def pools_for(
         InputError: as for `cache_of`.
         ValueError: sizes are needed and not given.
     """
-    capacities = policy.pools(layers)
+    pools = policy.pools(layers)
+    known = (policy.seed, popularity, future)
     if policy.keep == "decoded":
-        return cache_of(policy.cache, capacities, lambda _: 1, policy.seed, popularity, future)
+        return cache_of(policy.cache, pools, lambda _: 1, *known)
     if sizes is None:
         raise ValueError("compressed experts count in bytes: give the sizes of experts")
-    capacities = [slots * sizes.decoded for slots in capacities]
-    return cache_of(policy.cache, capacities, sizes.blob, policy.seed, popularity, future)
+    decoded = [policy.decoded_slots(slots) for slots in pools]
+    room = [(slots - kept) * sizes.decoded for slots, kept in zip(pools, decoded, strict=True)]
+    blobs = cache_of(policy.cache, room, sizes.blob, *known)
+    if policy.keep == "compressed":
+        return blobs
+    return TieredCache(cache_of(policy.cache, decoded, lambda _: 1, *known), blobs)
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,9 +17,13 @@ class Sizes(NamedTuple):
     blob: Callable[[Key], int]
     decoded: int
 
-    def kept(self, keep: str) -> Callable[[Key], int]:
-        """Of an expert on a device that keeps it `decoded` or `compressed`."""
-        return self.blob if keep == "compressed" else lambda _: self.decoded
+    def kept(self, keep: str) -> "Sizes":
+        """As a device counts that keeps experts `decoded`, `compressed` or `both`.
+
+        The first of the two is then of whatever its only tier holds, or of blobs beside a tier of
+        decoded experts.
+        """
+        return Sizes(lambda _: self.decoded, self.decoded) if keep == "decoded" else self
 
 
 class HostMemory:

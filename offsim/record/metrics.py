@@ -31,6 +31,8 @@ class Metrics:
         hit_rate: share of lookups that were resident, 0..1.
         hit_rate_decode: of the decode steps alone.
         late_rate: share of lookups that a prefetch was still bringing, 0..1: neither hit nor miss.
+        again_rate: share of lookups that found a blob on the device and decoded it again, 0..1;
+            they count as hits.
         link_bytes: bytes asked for over the link.
         prefetch_bytes: of these, what was fetched ahead.
         wasted_bytes: of those, what was not asked for before it had to leave.
@@ -57,6 +59,7 @@ class Metrics:
     hit_rate: float
     hit_rate_decode: float
     late_rate: float
+    again_rate: float
     link_bytes: int
     prefetch_bytes: int
     wasted_bytes: int
@@ -117,6 +120,7 @@ def metrics_of_table(table: StepTable, label: Label) -> Metrics:
         hit_rate=_share(table.hits, table.lookups),
         hit_rate_decode=_share(table.hits[decode], table.lookups[decode]),
         late_rate=_share(table.late, table.lookups),
+        again_rate=_share(table.again, table.lookups),
         link_bytes=int(table.demand_bytes.sum()) + prefetch_bytes,
         prefetch_bytes=prefetch_bytes,
         wasted_bytes=int(table.wasted_bytes.sum()),

@@ -25,6 +25,7 @@ class StepTable(NamedTuple):
         lookups: [steps] distinct experts asked for.
         hits: [steps] of them on the device.
         late: [steps] of them on their way there as prefetches.
+        again: [steps] of the hits decoded for this use, which were there as blobs alone.
         demand_bytes: [steps] over the link, of what was missed.
         prefetch_bytes: [steps] over the link, of what was fetched ahead.
         wasted_bytes: [steps] of these, what nobody asked for before it had to leave.
@@ -41,6 +42,7 @@ class StepTable(NamedTuple):
     lookups: Ints
     hits: Ints
     late: Ints
+    again: Ints
     demand_bytes: Ints
     prefetch_bytes: Ints
     wasted_bytes: Ints
@@ -72,10 +74,11 @@ def table_of(record: RunRecord) -> StepTable:
         for request in step.emitting:
             arrivals.setdefault(request, step.start)
     place = {request: at for at, request in enumerate(arrivals)}
-    demand, ahead, wasted, disk = (np.zeros(len(steps), np.int64) for _ in range(4))
+    again, demand, ahead, wasted, disk = (np.zeros(len(steps), np.int64) for _ in range(5))
     for number, step in enumerate(steps):
         for load in step.loads:
             (ahead if load.ahead else demand)[number] += load.link_bytes
+            again[number] += not load.link_bytes
             disk[number] += load.disk_bytes
             if load.ahead and not load.used:
                 wasted[number] += load.link_bytes
@@ -90,6 +93,7 @@ def table_of(record: RunRecord) -> StepTable:
         lookups=hits + misses,
         hits=hits - late,
         late=late,
+        again=again,
         demand_bytes=demand,
         prefetch_bytes=ahead,
         wasted_bytes=wasted,

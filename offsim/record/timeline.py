@@ -7,7 +7,7 @@ what touches in the record still touches, and what is nested stays nested, after
 
 import heapq
 import json
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import count, islice
 from pathlib import Path
@@ -16,6 +16,7 @@ from typing import Any
 from offsim import __version__
 from offsim.files import replacing
 from offsim.policy.evictions import Key
+from offsim.policy.tiers import Sizes
 from offsim.record.events import SELDOM, STAGES, Load, RunRecord, StepRecord, Wait
 from offsim.record.metrics import split_wait
 from offsim.trace import PREFILL
@@ -38,7 +39,7 @@ def write_timeline(
     path: Path,
     about: Mapping[str, str],
     steps: int | None = None,
-    nbytes: Callable[[Key], int] | None = None,
+    sizes: Sizes | None = None,
 ) -> None:
     """Write a timeline, event by event: memory does not grow with the run.
 
@@ -49,13 +50,14 @@ def write_timeline(
         path: JSON file, written whole or not at all.
         about: what else the file says of the run, such as its policy; `policy` names the process.
         steps: only the first so many; None for all.
-        nbytes: bytes that an expert takes in the cache; None: they are not counted.
+        sizes: bytes that an expert takes in the cache, or as blob in one tier and decoded in the
+            other; None: they are not counted.
 
     Raises:
         InputError: the file cannot be written.
         ValueError: the record has no step, or fewer than one is asked for.
     """
-    events = timeline_events(record, about.get("policy", ""), steps, nbytes)
+    events = timeline_events(record, about.get("policy", ""), steps, sizes)
     first = _text(next(events))  # a record without a step is refused before a file is there
     said = json.dumps({**about, "label": record.label, "offsim": __version__}, sort_keys=True)
     with replacing(path) as partial, partial.open("w", encoding="utf-8", newline="\n") as file:
@@ -69,15 +71,16 @@ def timeline_events(
     record: RunRecord,
     policy: str = "",
     steps: int | None = None,
-    nbytes: Callable[[Key], int] | None = None,
+    sizes: Sizes | None = None,
 ) -> Iterator[Event]:
     """Events of a run: names of the tracks, then the rest by time, the longer first.
 
     Tracks: `compute` has the steps with their waits inside; `stall` splits each wait by the stage
     that it was for, as the metrics do; each stage has the loads that it served, and those that few
     policies use are left out where they served none. Counters: experts that have a slot by the
-    cache's decisions, their bytes, and loads asked for and not yet done. A load is named by layer,
-    expert and the bytes that it moves over the link, or from disk on that track.
+    cache's decisions, in each tier where there are two, their bytes, and loads asked for and not
+    yet done. A load is named by layer, expert and the bytes that it moves over the link, or from
+    disk on that track.
 
     Loads that were fetched ahead are called prefetches, also where a wait is for one. One that was
     given up before any stage served it is only counted, in the step that issued it.
@@ -86,7 +89,7 @@ def timeline_events(
         record: simulated or measured.
         policy: named beside the label.
         steps: only the first so many, with all of their loads; None for all.
-        nbytes: as for `write_timeline`.
+        sizes: as for `write_timeline`.
 
     Raises:
         ValueError: the record has no step, or fewer than one is asked for.
@@ -101,7 +104,7 @@ def timeline_events(
     for track, name in enumerate(TRACKS):
         if name not in SELDOM or name in used:
             yield from _lane_names(track, 0)
-    yield from _Events(shown[0].start, nbytes).of(shown)
+    yield from _Events(shown[0].start, sizes).of(shown)
 
 
 @dataclass(order=True, slots=True)
@@ -132,15 +135,15 @@ class _Events:
 
     Args:
         origin: time that becomes 0, s.
-        nbytes: as for `write_timeline`.
+        sizes: as for `write_timeline`.
     """
 
-    def __init__(self, origin: float, nbytes: Callable[[Key], int] | None) -> None:
-        self._origin, self._nbytes = origin, nbytes
+    def __init__(self, origin: float, sizes: Sizes | None) -> None:
+        self._origin, self._sizes = origin, sizes
         self._due: list[_Due] = []
         self._number = count()
         self._busy_until: dict[int, list[int]] = {}  # by track, of each lane
-        counters = (name for name in COUNTERS if name != OCCUPIED or nbytes is not None)
+        counters = (name for name in COUNTERS if name != OCCUPIED or sizes is not None)
         self._values = dict.fromkeys(counters, 0)
         self._told: dict[str, int] = {}
 
@@ -191,20 +194,27 @@ class _Events:
                 asked.setdefault(load.layer, self._ns(load.submitted))
         issued = (self._ns(load.submitted) for load in step.loads if load.ahead)
         for decision in step.decisions:
-            if decision.misses:
-                outside = {*decision.staged, *decision.on_host}
-                kept = [(decision.layer, e) for e in decision.misses if e not in outside]
-                left = [key for keys in decision.evicted for key in keys]
-                self._keep(asked.get(decision.layer, start), kept, left)
+            for tier in filter(None, (decision, decision.decoded)):
+                outside = {*tier.staged, *tier.on_host}
+                kept = [(tier.layer, e) for e in tier.misses if e not in outside]
+                left = [key for keys in tier.evicted for key in keys]
+                if tier.misses:
+                    self._keep(asked.get(tier.layer, start), kept, left, tier is not decision)
             times = islice(issued, len(decision.fetched))
             for at, key, gone in zip(times, decision.fetched, decision.displaced, strict=True):
                 self._keep(at, [key], gone)
 
-    def _keep(self, at: int, kept: Sequence[Key], left: Sequence[Key]) -> None:
-        """Some experts come into the cache for which others leave."""
-        self._change(at, RESIDENT, len(kept) - len(left))
-        if self._nbytes is not None:
-            self._change(at, OCCUPIED, sum(map(self._nbytes, kept)) - sum(map(self._nbytes, left)))
+    def _keep(
+        self, at: int, kept: Sequence[Key], left: Sequence[Key], decoded: bool = False
+    ) -> None:
+        """Some experts come into the cache, or its tier of decoded ones, for which others leave."""
+        more = len(kept) - len(left)
+        self._change(at, RESIDENT, more)
+        if self._sizes is None:
+            return
+        if not decoded:
+            more = sum(map(self._sizes.blob, kept)) - sum(map(self._sizes.blob, left))
+        self._change(at, OCCUPIED, more * self._sizes.decoded if decoded else more)
 
     def _add_wait(self, wait: Wait, whose: Event) -> None:
         told = _of_load(wait.load, whose)

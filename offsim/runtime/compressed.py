@@ -23,14 +23,17 @@ class BlobArena:
         shape: of the experts.
         staged: the most experts that one layer and step asks for; None: all of a layer.
         device: whose memory it is.
+        kept: places to begin with beside those.
     """
 
-    def __init__(self, shape: ExpertShape, staged: int | None = None, device: Device = CPU) -> None:
+    def __init__(
+        self, shape: ExpertShape, staged: int | None = None, device: Device = CPU, kept: int = 0
+    ) -> None:
         self._shape, self._device = shape, device
         self._kept: dict[Key, Job] = {}  # whose loads brought the blobs
         self._decoded: dict[Key, torch.Tensor] = {}
         places = shape.experts if staged is None else staged
-        self._free = list(device.slots(places, shape.values))
+        self._free = list(device.slots(kept + places, shape.values))
 
     def weights(self, layer: int, expert: int) -> ExpertWeights:
         """The weights of an expert that is decoded."""

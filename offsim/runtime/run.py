@@ -28,6 +28,7 @@ from offsim.runtime.handler import Offloaded
 from offsim.runtime.pipeline import Pipeline
 from offsim.runtime.store import ExpertStore
 from offsim.runtime.threads import single_compute_thread
+from offsim.runtime.tiered import TieredArena
 from offsim.trace import DECODE, PREFILL, Trace
 
 
@@ -184,9 +185,7 @@ def offloaded(
         store.sizes,
     )
     gates = foresight(policy.distance if kind is not None and kind.gated else 0)
-    keep = policy.keep == "compressed"
-    slots = sum(policy.pools(shape.layers))
-    arena: Slots = BlobArena(shape, staged, device) if keep else Arena(shape, slots, staged, device)
+    arena = _arena(policy, shape, staged, device)
     store = device.hold(store)
     with ExitStack() as open_until_the_end:
         shelf, notes = None, []
@@ -199,7 +198,7 @@ def offloaded(
             policy.transfer,
             shelf=shelf,
             host=policy.host_tokens > 0,
-            keep=keep,
+            keep=policy.keep != "decoded",
             device=device,
         )
         open_until_the_end.callback(pipeline.close)
@@ -208,6 +207,18 @@ def offloaded(
             pipeline.warm_up(device.slots(1, shape.values)[0])
             tokens = drive(handler)
     return Run(handler.record, tokens, handler.times, notes)
+
+
+def _arena(policy: Policy, shape: ExpertShape, staged: int | None, device: Device) -> Slots:
+    """The device's memory as a policy divides it."""
+    if policy.keep == "decoded":
+        return Arena(shape, sum(policy.pools(shape.layers)), staged, device)
+    if policy.keep == "compressed":
+        return BlobArena(shape, staged, device)
+    pools = policy.pools(shape.layers)
+    most = shape.layers * shape.experts // len(pools)
+    kept = sum(min(policy.decoded_slots(slots), most) for slots in pools)
+    return TieredArena(shape, kept, staged, device)
 
 
 def check_placement(policy: Policy, codec: Codec) -> None:
@@ -238,7 +249,7 @@ def check_placement(policy: Policy, codec: Codec) -> None:
             f"codec {codec} decodes on the device, so that the host cannot compute with its blobs; "
             "take raw or a host codec"
         )
-    if policy.keep == "compressed" and (codec.placement == "host" or codec.name == "raw"):
+    if policy.keep != "decoded" and (codec.placement == "host" or codec.name == "raw"):
         raise InputError(
             f"codec {codec} does not decode on the device, so that experts cannot be kept "
             "compressed there; take a device codec"

@@ -303,8 +303,8 @@ def check_placement(policy: Policy, calibration: Calibration, codec: CodecFigure
 
     Raises:
         InputError: there is host memory and no disk beneath it, the host is to compute and its
-            speed is not known or its decoder's is not, experts are to be kept compressed under
-            a codec that does not decode on the device, or any of these is asked for while misses
+            speed is not known or its decoder's is not, experts are to be kept as blobs under a
+            codec that does not decode on the device, or any of these is asked for while misses
             of low weight come coarse.
     """
     if policy.placed and policy.low is not None:
@@ -327,7 +327,7 @@ def check_placement(policy: Policy, calibration: Calibration, codec: CodecFigure
                 "the host is to compute experts and the calibration does not say how fast; add "
                 "`compute.host_expert`"
             )
-    if policy.keep == "compressed" and (codec.placement == "host" or policy.codec == "raw"):
+    if policy.keep != "decoded" and (codec.placement == "host" or policy.codec == "raw"):
         raise InputError(
             f"codec {policy.codec} does not decode on the device, so that experts cannot be kept "
             "compressed there; take a device codec"

@@ -76,6 +76,7 @@ class Outcome:
             lookups=counts.lookups,
             hits=counts.lookups - counts.misses - late,
             late=late,
+            again=counts.again,
             demand_bytes=counts.demand_bytes,
             prefetch_bytes=counts.prefetch_bytes,
             wasted_bytes=counts.wasted_bytes,

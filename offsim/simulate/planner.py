@@ -45,7 +45,7 @@ class Planner:
         self._costs, self._noise = costs, noise
         self._kinds: dict[tuple[int, ...], int] = {}  # what each costs, and its row
         self._fetched: dict[Key, int] = {}  # prefetched and not yet used: its load
-        self._compressed = costs.policy.keep == "compressed"
+        self._blobs = costs.policy.keep != "decoded"
         self._loads = 0  # asked for so far, in all plans
         self._start()
 
@@ -135,10 +135,11 @@ class Planner:
         """
         layer, costs, asked = lookup.layer, self._costs, {}
         evicted = dict(zip(decision.misses, decision.evicted, strict=True))
-        for expert in tokens if self._compressed else decision.misses:
+        ready = decision.decoded.hits if decision.decoded is not None else ()
+        for expert in tokens if self._blobs else decision.misses:
             key = (layer, expert)
             if expert not in evicted:
-                if key not in self._fetched:
+                if key not in self._fetched and expert not in ready:
                     asked[expert] = self._add_load(costs.decoding(*key), ())
             elif expert in decision.on_host:
                 cost = costs.on_host(*key, tokens[expert], _is_next(disk, key))

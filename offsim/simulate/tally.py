@@ -17,6 +17,7 @@ class Tally(NamedTuple):
     Attributes:
         lookups: [steps] distinct experts asked for.
         misses: [steps] of them neither on the device nor on their way.
+        again: [steps] of them on the device as blobs alone, which are decoded for this use.
         demand_bytes: [steps] over the link, of what was missed.
         prefetch_bytes: [steps] over the link, of what was fetched ahead.
         wasted_bytes: [steps] of these, what nobody asked for before it had to leave.
@@ -25,6 +26,7 @@ class Tally(NamedTuple):
 
     lookups: Ints
     misses: Ints
+    again: Ints
     demand_bytes: Ints
     prefetch_bytes: Ints
     wasted_bytes: Ints
@@ -33,7 +35,7 @@ class Tally(NamedTuple):
 
 def tally(plans: Sequence[Plan]) -> Tally:
     """Count what plans ask for."""
-    counts = Tally(*np.zeros((6, sum(plan.steps for plan in plans)), np.int64))
+    counts = Tally(*np.zeros((7, sum(plan.steps for plan in plans)), np.int64))
     used = np.zeros(0, np.bool_)  # nothing was fetched ahead
     if any(bool((plan.demands_to != plan.loads_to).any()) for plan in plans):
         loads = max(plan.first_load + len(plan.kind) for plan in plans)
@@ -82,7 +84,7 @@ def _count(plan: Plan, used: npt.NDArray[np.bool_], counts: Tally) -> None:
                     ahead += nbytes[plan.kind[at]]
                     wasted += nbytes[plan.kind[at]] * (not used[plan.first_load + at - NONE])
         counts.lookups[step] = plan.uses_to[end - 1] - use
-        counts.misses[step] = last - load - fetched - there
+        counts.misses[step], counts.again[step] = last - load - fetched - there, there
         counts.demand_bytes[step], counts.prefetch_bytes[step] = demand - ahead, ahead
         counts.wasted_bytes[step], counts.disk_bytes[step] = wasted, disk
         use, load = plan.uses_to[end - 1], last

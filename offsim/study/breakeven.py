@@ -11,7 +11,7 @@ from offsim.errors import InputError
 from offsim.policy.bounds import Bounds
 from offsim.record.events import Label
 from offsim.simulate import Costs
-from offsim.study.case import Case
+from offsim.study.case import DECODED, Case
 
 LOWEST, HIGHEST = 1e6, 1e13
 """Bandwidths between which a crossing is looked for, bytes/s."""
@@ -138,7 +138,7 @@ def breakevens(
     figures = [rival.figures for rival in rivals]  # refuses what was not calibrated
     if not others:
         raise InputError("there is no codec but raw to hold against raw; calibrate with another")
-    rivals[0] = rivals[0].with_policy(keep="decoded")  # it is never compressed
+    rivals[0] = rivals[0].with_policy(**DECODED)  # it is never compressed
     progress("at the given link", 0.0)
     given = [rival.predict() for rival in rivals]
     if math.isnan(given[0].tpot_s):

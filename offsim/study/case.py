@@ -6,8 +6,8 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from offsim.calibration.schema import Calibration, CodecFigures, Figure
-from offsim.policy.evictions import Key
-from offsim.policy.policy import Policy
+from offsim.policy.policy import HALF, Policy
+from offsim.policy.tiers import Sizes
 from offsim.record import Metrics, RunRecord
 from offsim.simulate import predict, simulate
 from offsim.simulate.band import Band, band
@@ -16,6 +16,8 @@ from offsim.simulate.mixture import calibrated, stored
 from offsim.simulate.simulation import EngineName
 from offsim.trace import Trace
 
+DECODED = {"keep": "decoded", "decoded_share": HALF}
+"""Fields of a policy whose device keeps no blobs."""
 _NOTHING = Figure(label="ESTIMATED", value=0.0, p10=0.0, p90=0.0, samples=1)
 
 
@@ -74,8 +76,8 @@ class Case:
         return min(sum(self.policy.pools(layers)), layers * self.experts) / layers
 
     @property
-    def kept_bytes(self) -> Callable[[Key], int]:
-        """Bytes that an expert takes on the device."""
+    def kept_bytes(self) -> Sizes:
+        """Bytes that an expert takes on the device, in each tier where there are two."""
         costs = Costs(self.calibration, self.policy, self.link_bytes_per_s)
         return costs.sizes.kept(self.policy.keep)
 
@@ -138,7 +140,7 @@ class Case:
             prefetch="none",
             host_bytes=None,
             host_tokens=0,
-            keep="decoded",
+            **DECODED,
             low=None,
         )
         old = case.calibration

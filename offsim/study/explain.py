@@ -1,11 +1,13 @@
 """Why a policy takes the time that it takes, and what would help; docs/answers.md."""
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
 import numpy as np
 
 from offsim.errors import InputError
+from offsim.policy.policy import HALF
 from offsim.policy.prefetchers.registry import NONE
 from offsim.policy.registry import eviction_named
 from offsim.record import Metrics
@@ -160,7 +162,7 @@ def explain(case: Case, progress: Progress = lambda what, share: None) -> Explai
     progress("belady", 0.1)
     belady = case.with_policy(cache="belady").predict()
     progress("an infinite cache", 0.3)
-    infinite = case.with_policy(slots=case.experts, extra=0, scope="layer").predict()
+    infinite = _infinite(case).predict()
     progress("everything resident", 0.4)
     resident = case.without_loads().predict()
     progress("loads and waits", 0.45)
@@ -189,6 +191,18 @@ def explain(case: Case, progress: Progress = lambda what, share: None) -> Explai
     )
 
 
+def _infinite(case: Case) -> Case:
+    """The same with room for every expert, in each tier where there are two."""
+    slots = 2 * case.experts if case.policy.keep == "both" else case.experts
+    return case.with_policy(slots=slots, extra=0, scope="layer", decoded_share=HALF)
+
+
+def _most_slots(case: Case) -> int:
+    """Slots of a layer beyond which there is nothing more to hold."""
+    share = case.policy.decoded_share if case.policy.keep == "both" else 1
+    return math.ceil(case.experts / share) if share else case.experts
+
+
 def changes_of(case: Case, tpot_s: float) -> list[Change]:
     """What a GiB of cache, a GB/s of link and a bit a weight bring.
 
@@ -202,12 +216,12 @@ def changes_of(case: Case, tpot_s: float) -> list[Change]:
 def _more_cache(case: Case, tpot_s: float) -> Change:
     """A GiB of decoded experts in whole slots of each layer, one at least."""
     slots, extra, each = case.policy.slots, case.policy.extra, case.calibration.model.expert_bytes
-    layer = case.trace.layers * each
-    added = min(max(1, GIB // layer), case.experts - slots)
+    layer, most = case.trace.layers * each, _most_slots(case)
+    added = min(max(1, GIB // layer), most - slots)
     if added <= 0:
         return Change("cache", "nothing: every expert has a slot", tpot_s, tpot_s)
     nbytes, full = added * layer, ""
-    if slots + added == case.experts:
+    if slots + added == most:
         nbytes, full, extra = nbytes - extra * each, ", all that there are", 0
     size = f"{nbytes / GIB:.3g} GiB" if nbytes > 0.1 * GIB else show_bytes(nbytes)
     what = f"+{_count(added, 'slot')} a layer{full} ({size} in all)"

@@ -97,6 +97,7 @@ class Cliff:
 def cliff_of(policy: Policy, trace: Trace) -> Cliff | None:
     """The cliff of a policy, where it is below it or close to it."""
     found = Cliff(sum(policy.pools(trace.layers)), trace.top_k * trace.layers)
-    if (policy.cache, policy.scope) != ("lru", "global") or found.pool >= NEAR * found.cycle:
+    swept = ("lru", "global", "decoded")  # blobs count in bytes
+    if (policy.cache, policy.scope, policy.keep) != swept or found.pool >= NEAR * found.cycle:
         return None
     return found

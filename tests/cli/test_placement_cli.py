@@ -70,6 +70,32 @@ def test_compressed_experts_hit_more_often(
     assert compressed["hit_rate"] < shown(monkeypatch, capsys, *asked)["hit_rate"]
 
 
+def test_two_tiers_divide_the_slots(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], files: tuple[str, ...]
+) -> None:
+    asked = ("simulate", *files, "--codec", "cuszp", "--bound", "0.5", "--slots", "4")
+    decoded = shown(monkeypatch, capsys, *asked)
+    every = shown(monkeypatch, capsys, *asked, "--keep", "both", "--decoded-share", "1")
+    assert every == decoded
+    half = shown(monkeypatch, capsys, *asked, "--keep", "both")
+    assert half == shown(monkeypatch, capsys, *asked, "--keep", "both", "--decoded-share", "0.5")
+    # Two of four experts are decoded; a blob of 500 B has no room in the 12 B of the others.
+    assert half["hit_rate"] == shown(monkeypatch, capsys, *asked, "--slots", "2")["hit_rate"]
+
+
+def test_blobs_that_are_decoded_again_are_shown(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], files: tuple[str, ...]
+) -> None:
+    asked = ("simulate", *files, "--codec", "cuszp", "--bound", "0.5", "--slots", "400")
+    both = ("--keep", "both", "--decoded-share", "0.004")
+    again = shown(monkeypatch, capsys, *asked, *both)["again_rate"]
+    assert 0 < again < shown(monkeypatch, capsys, *asked, "--keep", "compressed")["again_rate"]
+    assert run(monkeypatch, *asked, *both) == 0
+    said = capsys.readouterr().out
+    assert "cuszp 0.5, lru 400, 0.004 kept decoded and the rest compressed" in said
+    assert f"{again:.1%} of lookups" in said
+
+
 def test_it_is_said_where_experts_are(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], files: tuple[str, ...]
 ) -> None:
@@ -88,13 +114,14 @@ def test_questions_are_answered_of_placed_experts(
 ) -> None:
     how = ("--host-memory", "2KiB", "--slots", "2")
     if command == "breakeven":
-        how += ("--keep", "compressed")
+        how += ("--keep", "both", "--decoded-share", "0.75")
     else:
         how += ("--host-tokens", "auto")
     assert run(monkeypatch, command, *files, *how, "--json") == 0
     setting = json.loads(capsys.readouterr().out)["setting"]
     assert setting["host_bytes"] == 2048
-    assert setting["keep"] == ("compressed" if command == "breakeven" else "decoded")
+    assert setting["keep"] == ("both" if command == "breakeven" else "decoded")
+    assert setting["decoded_share"] == (0.75 if command == "breakeven" else 0.5)
     assert (setting["host_tokens"] > 0) == (command == "explain")
 
 
@@ -109,6 +136,10 @@ def test_questions_are_answered_of_placed_experts(
         (("--host-tokens", "-1"), "--host-tokens is a number from 0 on or auto, not -1"),
         (("--host-tokens", "all"), "--host-tokens is a number from 0 on or auto, not all"),
         (("--keep", "compressed"), "codec raw does not decode on the device"),
+        (("--keep", "both"), "codec raw does not decode on the device"),
+        (("--keep", "both", "--decoded-share", "1.5"), "decoded_share"),
+        (("--keep", "compressed", "--decoded-share", "0.5"), "kept in both tiers, not compressed"),
+        (("--decoded-share", "0.5"), "kept in both tiers, not decoded; give --keep both"),
         (("--host-tokens", "1", "--codec", "cuszp", "--bound", "0.5"), "take raw or a host codec"),
         (("--host-tokens", "auto", "--codec", "cuszp", "--bound", "0.5"), "raw or a host codec"),
     ],
@@ -155,6 +186,10 @@ RUN = "--slots 2 --link plain --hidden 16 --intermediate 24 --tokens 4"
         (f"--host-memory 8KiB --disk {{here}} {RUN}", "8192 B of host memory"),
         (f"--host-tokens 1 --host-memory 8KiB {RUN}", "up to 1 token on the host"),
         (f"--keep compressed --codec cuszp --bound 0.0078125 {RUN}", "kept compressed"),
+        (
+            f"--keep both --decoded-share 0.6 --codec cuszp --bound 0.0078125 {RUN}",
+            "0.6 kept decoded and the rest compressed",
+        ),
         (f"--low cuszp:0.03125 --low-below 0.9 {RUN}", "cuszp 0.03125 below a weight of 0.9"),
     ],
 )
@@ -184,6 +219,7 @@ def test_experts_are_placed_for_real(
         ("--host-tokens auto", "--host-tokens auto goes by a calibration, which a run has not"),
         ("--disk .", "--disk is of host memory with a size; give --host-memory"),
         ("--keep compressed", "codec raw does not decode on the device"),
+        ("--keep both --codec sz3 --bound 0.5", "take a device codec"),
         ("--host-tokens 1 --codec cuszp --bound 0.5", "take raw or a host codec"),
         ("--host-memory 1KiB --disk nowhere", "--disk nowhere: there is no such folder"),
         ("--low sz3:0.5 --low-below 0.5", "take two that decode in one place"),
@@ -221,6 +257,10 @@ def test_device_memory_stands_for_the_slots_that_fit(
     memory = str(3 * bytes_of_a_slot_each - 1)
     fitted = shown(monkeypatch, capsys, "simulate", *files, "--device-memory", memory)
     assert fitted == shown(monkeypatch, capsys, "simulate", *files, "--slots", "2")
+    both = ("--codec", "cuszp", "--bound", "0.5", "--keep", "both")
+    memory = str(999 * bytes_of_a_slot_each)  # more than one for each expert
+    fitted = shown(monkeypatch, capsys, "simulate", *files, *both, "--device-memory", memory)
+    assert fitted == shown(monkeypatch, capsys, "simulate", *files, *both, "--slots", "999")
     assert run(monkeypatch, "simulate", *files, "--device-memory", "5") == 2
     assert "no room for one expert of each layer" in capsys.readouterr().err
 

@@ -19,6 +19,12 @@ def test_pools() -> None:
     assert Policy(slots=0, scope="global", extra=2).pools(3) == [2]
 
 
+def test_text_says_what_is_kept_in_two_tiers() -> None:
+    policy = Policy(codec="cuszp", bound=0.5, keep="both", decoded_share=0.25, host_bytes=9)
+    said = "0.25 kept decoded and the rest compressed, 9 B of host memory"
+    assert str(policy) == f"cuszp 0.5, lru 4, {said}"
+
+
 def test_text_names_the_prefetcher_where_there_is_one() -> None:
     assert str(Policy(distance=2, prefetch_bytes=7, recall=0.5)) == "raw, lru 4"
     assert str(Policy(prefetch="gate")) == "raw, lru 4, gate 1 ahead"

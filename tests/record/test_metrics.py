@@ -25,6 +25,12 @@ def step(
     return StepRecord(request, phase, start, end, decisions=[decision])
 
 
+def test_what_brings_nothing_is_decoded_again() -> None:
+    record = RunRecord("SIMULATED", [step(0, DECODE, 0.0, 1.0, hits=3, misses=1)])
+    record.steps[0].loads = [Load(0, 3, 9, 0.1), *(Load(0, expert, 0, 0.1) for expert in (0, 2))]
+    assert metrics_of(record).again_rate == 2 / 4
+
+
 def two_requests() -> RunRecord:
     """One of 4 tokens and one of 2; each step begins where the one before it ended."""
     first = [

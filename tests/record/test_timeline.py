@@ -13,6 +13,7 @@ from offsim import __version__
 from offsim.errors import InputError
 from offsim.policy.cache import Decision
 from offsim.policy.policy import Policy
+from offsim.policy.tiers import Sizes
 from offsim.policy.transfer import Transfer
 from offsim.record import Load, RunRecord, Span, StepRecord, Wait
 from offsim.record.events import SELDOM, STAGES
@@ -127,13 +128,26 @@ def test_bytes_of_the_cache_by_hand() -> None:
     record.steps[1].decisions[0] = Decision(
         1, (5,), (8, 4, 3), (((1, 6),), (), ()), (4,), (), (), (3,)
     )
-    events = checked(list(timeline_events(record, nbytes=lambda key: 100 * key[0] + key[1])))
+    events = checked(
+        list(timeline_events(record, sizes=Sizes(lambda key: 100 * key[0] + key[1], 7)))
+    )
     # 9 of layer 0 comes; 5, 6 and 7 of layer 1 as 2 and 3 of layer 0 leave; 8 as 6 leaves.
     assert counted(events, "cache bytes") == [
         (0.0, 0), (0.25e6, 9), (1e6, 9 + 105 + 106 + 107 - 2 - 3), (2e6, 322 + 108 - 106),
     ]  # fmt: skip
     assert [value for _, value in counted(events, "cache")] == [0, 1, 2]
     assert "cache bytes" not in {e["name"] for e in timeline_events(record)}
+
+
+def test_each_of_two_tiers_is_in_the_cache() -> None:
+    record = by_hand()
+    record.steps[1].loads = [Load(3, 6, 50, 12.25, [Span("link", 12.25, 12.5)])]
+    tier = Decision(3, (), (5, 6), ((), ((3, 17),)))
+    record.steps[1].decisions = [Decision(3, (5,), (6,), ((),), decoded=tier)]
+    events = checked(list(timeline_events(record, sizes=Sizes(lambda _: 1, 100))))
+    first = [value for at, value in counted(events, "cache bytes") if at < 2.25e6][-1]
+    assert counted(events, "cache")[-1] == (2.25e6, 2 + 1 + 2 - 1)
+    assert counted(events, "cache bytes")[-1] == (2.25e6, first + 1 + 200 - 100)
 
 
 def prefetching() -> RunRecord:
@@ -357,7 +371,7 @@ def records(draw: st.DrawFn) -> RunRecord:
 @given(records(), st.integers(1, 9))
 def test_what_always_holds(record: RunRecord, steps: int) -> None:
     shown = record.steps[:steps]
-    events = checked(list(timeline_events(record, steps=steps, nbytes=lambda _: 3)))
+    events = checked(list(timeline_events(record, steps=steps, sizes=Sizes(lambda _: 3, 5))))
     assert [e["ts"] for e in events] == sorted(e["ts"] for e in events)
     _check_nesting(events)
     _check_sums(events, shown)

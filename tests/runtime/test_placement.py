@@ -21,6 +21,7 @@ from offsim.policy.transfer import Transfer
 from offsim.record import Load, RunRecord, metrics_of
 from offsim.runtime import ExpertStore, Run, run_driven, run_offloaded
 from offsim.runtime.compressed import BlobArena
+from offsim.runtime.tiered import TieredArena
 from offsim.simulate import simulate
 from offsim.study.prepare import recorded
 from offsim.trace import Trace
@@ -115,7 +116,9 @@ def policies(draw: st.DrawFn) -> Policy:
         blobs = draw(st.sampled_from([None, 0, 1, 4, 10, 99]))
         placed["host_bytes"] = None if blobs is None else int(blobs * one * 1.1)
         if codec == "cuszp":
-            placed["keep"] = draw(st.sampled_from(["decoded", "compressed"]))
+            placed["keep"] = draw(st.sampled_from(["decoded", "compressed", "both", "both"]))
+            if placed["keep"] == "both":
+                placed["decoded_share"] = draw(st.sampled_from([0.0, 0.3, 0.5, 1.0]))
         else:
             placed["host_tokens"] = draw(st.sampled_from([0, 1, 2, 9]))
     prefetch = draw(st.sampled_from(["none", "none", "gate", "last-token", "popularity"]))
@@ -178,14 +181,19 @@ def test_a_raw_run_writes_the_tokens_of_the_plain_model(
     assert len(run.notes) == (policy.host_bytes is not None)
 
 
+@pytest.mark.parametrize("keep", [{"slots": 1, "keep": "compressed"}, {"slots": 3, "keep": "both"}])
 @pytest.mark.parametrize("prefetch", ["none", "last-token"])
 @pytest.mark.parametrize("host_bytes", [None, 3000])
 def test_a_device_that_keeps_blobs_writes_the_tokens_of_one_that_does_not(
-    tiny_model: PreTrainedModel, tmp_path: Path, prefetch: str, host_bytes: int | None
+    tiny_model: PreTrainedModel,
+    tmp_path: Path,
+    prefetch: str,
+    host_bytes: int | None,
+    keep: dict[str, Any],
 ) -> None:
     store = ExpertStore.of(tiny_model, codec_named("cuszp"), 2.0**-7)
     recording = recorded(tiny_model, "tiny", store, PROMPTS, COUNT)
-    policy = store.policy(slots=1, keep="compressed", host_bytes=host_bytes, prefetch=prefetch)
+    policy = store.policy(**keep, host_bytes=host_bytes, prefetch=prefetch)
     run = run_offloaded(tiny_model, store, policy, PROMPTS, COUNT, FAST, folder=tmp_path)
     assert run.tokens == recording.tokens
     compare(run, simulate(recording.trace, policy, machine(store), FAST))
@@ -263,6 +271,41 @@ def test_blobs_on_the_device_are_forgotten_with_their_places() -> None:
     assert all(layer < LAYERS for layer, _ in arena._kept)
 
 
+@pytest.mark.parametrize("share", [0.0, 0.34, 0.7, 1.0])
+@pytest.mark.parametrize("prefetch", ["none", "last-token"])
+def test_decoded_experts_keep_their_places_and_blobs_are_forgotten(
+    share: float, prefetch: str
+) -> None:
+    policy = Policy(
+        codec="cuszp", bound=BOUND, slots=3, keep="both", decoded_share=share, prefetch=prefetch
+    )
+    store = store_of(policy)
+    kept = LAYERS * policy.decoded_slots(3)
+    arena = TieredArena(store.shape, kept, staged=2)
+    places: dict[tuple[int, int], int] = {}
+    for decision in run_driven(MODEL, store, policy, TRACE).record.decisions():
+        layer, tier = decision.layer, decision.decoded
+        assert tier is not None
+        for expert, slot in zip(decision.misses, arena.place(decision), strict=True):
+            assert arena.weights(layer, expert).gate_up.data_ptr() == slot.data_ptr()
+            if expert not in decision.staged:
+                arena._kept[layer, expert] = _done(store, layer, expert)
+        assert set(arena.again(decision)).isdisjoint(tier.hits)
+        for expert in tier.hits:
+            assert arena._decoded[layer, expert].data_ptr() == places[layer, expert]
+        slots = [slot.data_ptr() for slot in arena._decoded.values()]
+        assert len(set(slots)) == len(slots)
+        arena.used(layer, [*decision.hits, *decision.misses])
+        places = {key: slot.data_ptr() for key, slot in arena._decoded.items()}
+        arena.place_ahead(decision)
+        for key in decision.fetched:
+            arena._kept[key] = _done(store, *key)
+    assert arena._staying <= set(places)
+    assert len(arena._staying) <= kept
+    assert places.keys() - arena._staying <= arena._kept.keys(), "fetched and not yet used"
+    assert bool(arena._staying) == (share > 0.3)
+
+
 def _done(store: ExpertStore, layer: int, expert: int) -> Any:
     from types import SimpleNamespace
 
@@ -294,6 +337,7 @@ LOW = Low(codec="cuszp", bound=COARSE, below=0.5)
         (Policy(low=LOW, host_tokens=1), ("cuszp", COARSE), "come coarse only where host memory"),
         (Policy(low=LOW, host_bytes=9), ("cuszp", COARSE), "come coarse only where host memory"),
         (Policy(keep="compressed"), None, "codec raw does not decode on the device"),
+        (Policy(keep="both"), None, "codec raw does not decode on the device"),
         (
             Policy(codec="sz3", bound=BOUND, keep="compressed"),
             None,

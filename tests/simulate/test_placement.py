@@ -8,6 +8,7 @@ from hypothesis import strategies as st
 
 from offsim.calibration.schema import Calibration, CodecFigures, DiskFigures
 from offsim.errors import InputError
+from offsim.policy.cache import Decision
 from offsim.policy.policy import Policy
 from offsim.policy.transfer import Transfer
 from offsim.record import RunRecord, metrics_of
@@ -27,6 +28,8 @@ TRACE = trace_of([[[0, 1]], [[2, 0]], [[1, 0]]])
 DISK = DiskFigures(label="MEASURED", latency_s=0.5, bytes_per_s=500.0)
 CUSZP = {"codec": "cuszp", "bound": 0.5}
 SZ3 = {"codec": "sz3", "bound": 0.5}
+DECODED = {"keep": "decoded", "decoded_share": 0.5}
+KEPT = ({"keep": "compressed"}, {"keep": "both"})
 
 
 def machine(*codecs: CodecFigures, layers: int = 1, experts: int = 4) -> Calibration:
@@ -121,10 +124,36 @@ def test_compressed_experts_are_decoded_at_each_use_by_hand(engine: Any) -> None
     assert metrics_of(with_room).hit_rate == 0
 
 
-def test_a_prefetched_expert_is_decoded_once_before_its_first_use() -> None:
+@pytest.mark.parametrize("engine", ENGINES)
+def test_two_tiers_by_hand(engine: Any) -> None:
+    # Two slots: one decoded expert, and 6 B for three blobs of 2 B, which take 2 s and 0.5 s.
+    trace = trace_of([*([[0, 1]], [[2, 0]], [[1, 0]]), [[2, 3]]])
+    figures = machine(codec_figures(**CUSZP, layers=1, blob_bytes=2, decode_s=0.5))
+    policy = Policy(**CUSZP, slots=2, keep="both")
+    record = simulate(trace, policy, figures, 1.0, engine=engine)
+    assert [step.end - step.start for step in record.steps] == pytest.approx([6.5, 4.5, 3.0, 4.5])
+    # 0 is there decoded from its first use on, and in the next two lookups nobody may take its
+    # place. 1 is a blob that is decoded in the third, and 2 in the last, where it takes that place.
+    assert [len(one) for one in (spans(record, step) for step in range(4))] == [2, 1, 1, 2]
+    assert spans(record, 2) == [(1, [("device decode", 12.0, 12.5)])]
+    assert spans(record, 3) == [
+        (2, [("device decode", 15.0, 15.5)]),
+        (3, [("link", 15.0, 17.0), ("device decode", 17.0, 17.5)]),
+    ]
+    last = record.decisions()[-1]
+    assert (last.hits, last.misses, last.evicted) == ((2,), (3,), (((0, 1),),))
+    assert last.decoded == Decision(0, (), (2, 3), (((0, 0),), ()), (3,))
+    metrics = metrics_of(record)
+    assert metrics.link_bytes == 4 * 2
+    assert (metrics.hit_rate, metrics.again_rate) == (4 / 8, 2 / 8)
+    assert repr(predict(trace, policy, figures, 1.0, engine=engine)) == repr(metrics)
+
+
+@pytest.mark.parametrize("keep", ["compressed", "both"])
+def test_a_prefetched_expert_is_decoded_once_before_its_first_use(keep: str) -> None:
     trace = trace_of([[[0], [0]], [[0], [0]]])
     figures = machine(codec_figures(**CUSZP, layers=2, blob_bytes=2, decode_s=0.5), layers=2)
-    policy = Policy(**CUSZP, slots=1, keep="compressed", prefetch="oracle")
+    policy = Policy(**CUSZP, slots=1, keep=keep, prefetch="oracle")
     record = simulate(trace, policy, figures, 1.0)
     paths = [[stage for stage, _, _ in path] for step in (0, 1) for _, path in spans(record, step)]
     assert paths == [["link", "device decode"]] * 2 + [["device decode"]] * 2
@@ -142,6 +171,7 @@ def test_a_prefetched_expert_is_decoded_once_before_its_first_use() -> None:
             "raw or a host codec",
         ),
         ({"keep": "compressed"}, calibration(), "codec raw does not decode on the device"),
+        ({"keep": "both"}, calibration(), "codec raw does not decode on the device"),
         (
             {"keep": "compressed", **SZ3},
             machine(codec_figures(**SZ3), layers=3),
@@ -156,7 +186,7 @@ def test_what_cannot_be_is_refused(policy: dict[str, Any], figures: Calibration,
 
 def test_compiled_decisions_leave_placement_to_the_classes() -> None:
     assert covers(Policy())
-    for changed in ({"host_bytes": 0}, {"host_tokens": 1}, {"keep": "compressed"}):
+    for changed in ({"host_bytes": 0}, {"host_tokens": 1}, *KEPT):
         assert not covers(Policy(**changed))
         assert Policy(**changed).placed
 
@@ -196,6 +226,7 @@ def scenarios(draw: st.DrawFn) -> tuple[Trace, Policy, Calibration]:
     storage = draw(st.sampled_from([{}, CUSZP, SZ3]))
     compressed = storage is CUSZP
     host_tokens = 0 if compressed else draw(st.sampled_from([0, 1, 2]))
+    keep = draw(st.sampled_from(["decoded", "compressed", "both"])) if compressed else "decoded"
     chunk = draw(st.sampled_from([None, None, 2, 300]))
     policy = Policy(
         **storage,
@@ -211,7 +242,8 @@ def scenarios(draw: st.DrawFn) -> tuple[Trace, Policy, Calibration]:
         ),
         host_bytes=draw(st.sampled_from([None, 0, 700, 2000, 10**6])),
         host_tokens=host_tokens,
-        keep=draw(st.sampled_from(["decoded", "compressed"])) if compressed else "decoded",
+        keep=keep,
+        decoded_share=draw(st.sampled_from([0.0, 0.3, 0.5, 1.0])) if keep == "both" else 0.5,
     )
     shape = {"layers": layers, "experts": experts}
     figures = codec_figures(
@@ -299,7 +331,7 @@ def test_a_host_that_computes_nothing_changes_nothing(
     scenario: tuple[Trace, Policy, Calibration],
 ) -> None:
     trace, policy, figures = scenario
-    policy = policy.model_copy(update={"host_tokens": 0, "host_bytes": None, "keep": "decoded"})
+    policy = policy.model_copy(update={"host_tokens": 0, "host_bytes": None, **DECODED})
     bare = figures.model_copy(
         update={"disk": None, "compute": figures.compute.model_copy(update={"host_expert": []})}
     )
@@ -324,6 +356,44 @@ def test_a_cache_that_holds_compressed_experts_never_hits_less(
         hits.append(predict(trace, policy, figures, 1.0).hit_rate)
     assert hits == sorted(hits)
     assert hits[0] == hits[1], "a blob of the size of the expert"
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(scenarios())
+def test_two_tiers_of_which_one_has_no_room_are_the_other_alone(
+    scenario: tuple[Trace, Policy, Calibration],
+) -> None:
+    trace, policy, _ = scenario
+    shape = {"layers": trace.layers, "experts": trace.info.experts_per_layer}
+    figures = machine(codec_figures(**CUSZP, **shape, blob_bytes=3, decode_s=0.5), **shape)
+    policy = policy.model_copy(update={**CUSZP, "host_tokens": 0})
+
+    def metrics(**changes: Any) -> str:
+        return repr(predict(trace, policy.model_copy(update=changes), figures, 250.0))
+
+    both = metrics(keep="both", decoded_share=0.0)
+    assert both == metrics(keep="compressed", decoded_share=0.5)
+    both = metrics(keep="both", decoded_share=1.0)
+    assert both == metrics(**DECODED, prefetch="none")
+
+
+@settings(max_examples=60, deadline=None, derandomize=True)
+@given(scenarios())
+def test_what_is_there_as_a_blob_alone_is_decoded_at_this_use(
+    scenario: tuple[Trace, Policy, Calibration],
+) -> None:
+    trace, policy, figures = scenario
+    record = simulate(trace, policy, figures, 250.0)
+    metrics = metrics_of(record)
+    loads = [load for step in record.steps for load in step.loads]
+    again = sum(not load.link_bytes for load in loads)
+    assert metrics.again_rate == again / metrics.lookups <= metrics.hit_rate
+    if policy.prefetch != "none" or policy.keep == "decoded":
+        assert policy.keep != "decoded" or not again
+        return
+    log = record.decisions()
+    ready = sum(len(one.decoded.hits) for one in log if one.decoded is not None)
+    assert again == sum(len(one.hits) for one in log) - ready
 
 
 @settings(max_examples=60, deadline=None, derandomize=True)

@@ -43,6 +43,19 @@ def test_an_infinite_cache_has_compulsory_stall_alone(scope: str) -> None:
     assert found.changes[0].saved_s == 0
 
 
+def test_an_infinite_cache_of_two_tiers_has_room_for_all_in_both() -> None:
+    cuszp = codec_figures("cuszp", 0.5, blob_bytes=3, decode_s=0.5)  # of 6 B
+    two = {"codec": "cuszp", "bound": 0.5, "keep": "both"}
+    found = explain(case(ROUND, cuszp, slots=3, **two))
+    assert found.policy.again_rate > 0
+    assert found.infinite.again_rate == found.resident.again_rate == 0
+    assert found.infinite.hit_rate == 4 / 7
+    assert found.changes[0].what.startswith("+5 slots a layer, all that there are")
+    for slots, share, what in ((8, 0.5, "nothing"), (8, 0.25, "+8"), (4, 0.0, "nothing")):
+        full = case(ROUND, cuszp, slots=slots, decoded_share=share, **two)
+        assert explain(full).changes[0].what.startswith(what)
+
+
 def test_the_next_gigabyte_a_second_of_a_link_bound_toy() -> None:
     large = codec_figures(blob_bytes=20 * 10**9)
     change = explain(case(ALTERNATING, large, link=20e9)).changes[1]

@@ -48,6 +48,7 @@ def test_one_lru_pool_below_the_cycle(slots: int, cliff: Cliff | None) -> None:
     assert cliff_of(Policy(slots=slots, scope="global"), TOY) == cliff
     assert cliff_of(Policy(slots=slots), TOY) is None
     assert cliff_of(Policy(slots=slots, scope="global", cache="lfu"), TOY) is None
+    assert cliff_of(Policy(slots=slots, scope="global", keep="compressed"), TOY) is None
 
 
 def test_the_cliff_ends_at_the_cycle() -> None:

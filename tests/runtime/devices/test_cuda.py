@@ -43,6 +43,8 @@ PLACED = [
     ("cuszp:mode=plain", {"slots": 2}),
     ("cuszp", {"slots": 2, "keep": "compressed"}),
     ("cuszp", {"slots": 3, "keep": "compressed", "prefetch": "gate"}),
+    ("cuszp", {"slots": 2, "keep": "both"}),
+    ("cuszp", {"slots": 3, "keep": "both", "prefetch": "gate"}),
     ("raw", {"slots": 1, "host_tokens": 2}),
     ("lossless", {"slots": 1, "host_tokens": 2}),
 ]
