@@ -24,6 +24,8 @@ from offsim.model.experts import Experts, ExpertShape
 
 Place = tuple[int, int]
 """MoE layer and expert."""
+ROWS_FROM = 32
+"""Experts from which rows come, if they have so many: reading all could take hours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,32 @@ def _drawn(shape: ExpertShape, count: int, seed: int) -> list[Place]:
     turns = (generator.permutation(shape.layers) for _ in range(shape.experts))
     places = [(int(s), int(of_layer[s][turn])) for turn, order in enumerate(turns) for s in order]
     return places[:count]
+
+
+def sample_rows(experts: Experts, count: int) -> torch.Tensor:
+    """Rows of gate and up matrices, spread evenly over layers, some of their experts, and rows.
+
+    Args:
+        experts: where they come from; one is in memory at a time.
+        count: weights wanted; whole rows are taken, and fewer where there are fewer.
+
+    Returns:
+        [rows, hidden] in the dtype in which experts are read.
+
+    Raises:
+        InputError: an expert cannot be read.
+    """
+    shape = experts.shape
+    rows = max(1, min(count // shape.hidden, 2 * shape.width * shape.layers * shape.experts))
+    least = -(-rows // (2 * shape.width))
+    places = stratified(shape, min(rows, max(ROWS_FROM, least)), 0)
+    found = []
+    for number, place in enumerate(places):
+        each = rows // len(places) + (number < rows % len(places))
+        gate, up, _ = experts.matrices(*place)
+        at = (torch.arange(each) * 2 + 1) * shape.width // each  # of gate, then of up
+        found += [gate[at[at < shape.width]], up[at[at >= shape.width] - shape.width]]
+    return torch.cat(found)
 
 
 def measure_sample(
