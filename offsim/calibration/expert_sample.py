@@ -13,7 +13,7 @@ from statistics import median
 import numpy as np
 import torch
 
-from offsim.calibration.curve import entropy
+from offsim.calibration.curve import CHUNK, entropy
 from offsim.calibration.expert_notes import Design, Notes, Point, Row
 from offsim.calibration.measure import timed
 from offsim.codec import Codec, codec_named, decode
@@ -171,11 +171,8 @@ def _point(
     matrices: Sequence[torch.Tensor], codec: Codec, bound: Bound | None, repeats: int
 ) -> Point:
     found = encode_expert(matrices, codec, [bound] * len(matrices) if bound else 0.0)
-    errors = [
-        (before.double() - found.decoded(place).double()).abs()
-        for place, before in enumerate(matrices)
-    ]
-    count = sum(error.numel() for error in errors)
+    errors = [_errors(before, found.decoded(place)) for place, before in enumerate(matrices)]
+    count = sum(matrix.numel() for matrix in matrices)
     absolute = max(blob.header.bound for blob in found.blobs)
     ideal = None
     if bound and absolute:
@@ -189,12 +186,23 @@ def _point(
         stored_bytes=found.stored_bytes,
         blob_bytes=found.nbytes,
         ideal_bits=ideal,
-        largest_error=max(float(error.max()) for error in errors),
-        rmse=(sum(float(error.square().sum()) for error in errors) / count) ** 0.5,
+        largest_error=max(largest for largest, _ in errors),
+        rmse=(sum(squares for _, squares in errors) / count) ** 0.5,
         copy_s=copy_s,
         encode_s=encode_s,
         decode_s=decode_s,
     )
+
+
+def _errors(before: torch.Tensor, after: torch.Tensor) -> tuple[float, float]:
+    """Largest |x - x'| of two matrices and the sum of its squares, in float64, part by part."""
+    largest, squares = 0.0, 0.0
+    parts = (matrix.reshape(-1).split(CHUNK) for matrix in (before, after))
+    for one, other in zip(*parts, strict=True):
+        error = one.double().sub_(other.double())
+        largest = max(largest, float(error.abs().max()))
+        squares += float(error.square_().sum())
+    return largest, squares
 
 
 def _times(

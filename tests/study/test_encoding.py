@@ -1,3 +1,5 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -44,6 +46,13 @@ def test_a_file_that_is_gone_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be written"):
         Writer().write(tmp_path / "gone", [b"x" * PAGE], 0)
     assert not (tmp_path / "gone").exists()
+
+
+def test_who_reads_experts_does_without_transformers() -> None:
+    """Its memory would be there in every process."""
+    code = "import sys, offsim.study.encoding; print('transformers' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "False"
 
 
 class Asked:
