@@ -167,7 +167,8 @@ def timed_compress(checkpoint: Path, out: Path, codec: str, jobs: int) -> None:
 
 
 def shown(peak: Memory) -> str:
-    return f"PSS {peak['Pss:'] / MB:.0f} MB (sum of RSS {peak['Rss:'] / MB:.0f} MB)"
+    own = f"{peak['Pss_Anon:'] / MB:.0f} MB of it in no file"
+    return f"PSS {peak['Pss:'] / MB:.0f} MB ({own}; sum of RSS {peak['Rss:'] / MB:.0f} MB)"
 
 
 def measure(folder: Path, codecs: list[str], jobs: int) -> None:

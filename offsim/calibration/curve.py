@@ -11,6 +11,9 @@ from offsim.calibration.measure import timed
 from offsim.codec import Blob, Codec, codec_named, decode, encode
 from offsim.codec.bounds import Bound
 
+CHUNK = 1 << 20
+"""Weights that are looked at at a time in float64, so that copies stay small."""
+
 
 @dataclass(frozen=True, slots=True)
 class CurvePoint:
@@ -121,7 +124,11 @@ def entropy(weights: torch.Tensor, bound: float) -> float:
         weights: any shape.
         bound: absolute, > 0, unit of the weights.
     """
-    levels = np.rint(weights.double().numpy() / (2 * bound))
-    _, counts = np.unique(levels, return_counts=True)
-    shares = counts / counts.sum()
+    parts = [
+        np.unique(np.rint(part.double().numpy() / (2 * bound)), return_counts=True)
+        for part in weights.reshape(-1).split(CHUNK)
+    ]
+    levels, counts = (np.concatenate(column) for column in zip(*parts, strict=True))
+    _, level = np.unique(levels, return_inverse=True)
+    shares = np.bincount(level, counts) / counts.sum()
     return float(-(shares * np.log2(shares)).sum()) + 0.0

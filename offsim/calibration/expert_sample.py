@@ -13,7 +13,7 @@ from statistics import median
 import numpy as np
 import torch
 
-from offsim.calibration.curve import entropy
+from offsim.calibration.curve import CHUNK, entropy
 from offsim.calibration.expert_notes import Design, Notes, Point, Row
 from offsim.calibration.measure import timed
 from offsim.codec import Codec, codec_named, decode
@@ -24,6 +24,8 @@ from offsim.model.experts import Experts, ExpertShape
 
 Place = tuple[int, int]
 """MoE layer and expert."""
+ROWS_FROM = 32
+"""Experts from which rows come, if they have so many: reading all could take hours."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +73,32 @@ def _drawn(shape: ExpertShape, count: int, seed: int) -> list[Place]:
     turns = (generator.permutation(shape.layers) for _ in range(shape.experts))
     places = [(int(s), int(of_layer[s][turn])) for turn, order in enumerate(turns) for s in order]
     return places[:count]
+
+
+def sample_rows(experts: Experts, count: int) -> torch.Tensor:
+    """Rows of gate and up matrices, spread evenly over layers, some of their experts, and rows.
+
+    Args:
+        experts: where they come from; one is in memory at a time.
+        count: weights wanted; whole rows are taken, and fewer where there are fewer.
+
+    Returns:
+        [rows, hidden] in the dtype in which experts are read.
+
+    Raises:
+        InputError: an expert cannot be read.
+    """
+    shape = experts.shape
+    rows = max(1, min(count // shape.hidden, 2 * shape.width * shape.layers * shape.experts))
+    least = -(-rows // (2 * shape.width))
+    places = stratified(shape, min(rows, max(ROWS_FROM, least)), 0)
+    found = []
+    for number, place in enumerate(places):
+        each = rows // len(places) + (number < rows % len(places))
+        gate, up, _ = experts.matrices(*place)
+        at = (torch.arange(each) * 2 + 1) * shape.width // each  # of gate, then of up
+        found += [gate[at[at < shape.width]], up[at[at >= shape.width] - shape.width]]
+    return torch.cat(found)
 
 
 def measure_sample(
@@ -143,11 +171,8 @@ def _point(
     matrices: Sequence[torch.Tensor], codec: Codec, bound: Bound | None, repeats: int
 ) -> Point:
     found = encode_expert(matrices, codec, [bound] * len(matrices) if bound else 0.0)
-    errors = [
-        (before.double() - found.decoded(place).double()).abs()
-        for place, before in enumerate(matrices)
-    ]
-    count = sum(error.numel() for error in errors)
+    errors = [_errors(before, found.decoded(place)) for place, before in enumerate(matrices)]
+    count = sum(matrix.numel() for matrix in matrices)
     absolute = max(blob.header.bound for blob in found.blobs)
     ideal = None
     if bound and absolute:
@@ -161,12 +186,23 @@ def _point(
         stored_bytes=found.stored_bytes,
         blob_bytes=found.nbytes,
         ideal_bits=ideal,
-        largest_error=max(float(error.max()) for error in errors),
-        rmse=(sum(float(error.square().sum()) for error in errors) / count) ** 0.5,
+        largest_error=max(largest for largest, _ in errors),
+        rmse=(sum(squares for _, squares in errors) / count) ** 0.5,
         copy_s=copy_s,
         encode_s=encode_s,
         decode_s=decode_s,
     )
+
+
+def _errors(before: torch.Tensor, after: torch.Tensor) -> tuple[float, float]:
+    """Largest |x - x'| of two matrices and the sum of its squares, in float64, part by part."""
+    largest, squares = 0.0, 0.0
+    parts = (matrix.reshape(-1).split(CHUNK) for matrix in (before, after))
+    for one, other in zip(*parts, strict=True):
+        error = one.double().sub_(other.double())
+        largest = max(largest, float(error.abs().max()))
+        squares += float(error.square_().sum())
+    return largest, squares
 
 
 def _times(

@@ -18,20 +18,31 @@ from offsim.study.reference import layer_s
 from offsim.trace import Trace, load_trace
 
 
-def asked_policy(storage: Storage, loading: Loading, placement: Placement | None = None) -> Policy:
+def asked_policy(
+    storage: Storage,
+    loading: Loading,
+    placement: Placement | None = None,
+    stored: Policy | None = None,
+) -> Policy:
     """The policy of the options; device memory and `auto` host tokens are left for `case_of`.
+
+    Args:
+        storage: codec and bounds.
+        loading: what the device keeps, and how it gets the rest.
+        placement: where experts are; None where that is not asked for.
+        stored: has codec and bounds in place of `storage`, of experts that are compressed already.
 
     Raises:
         InputError: a value that cannot be, or one that nothing heeds.
         FormatError: a file is not a table of bounds.
     """
     policy = policy_of(
-        storage.codec,
-        storage.bound,
+        storage.codec if stored is None else stored.codec,
+        storage.bound if stored is None else stored.bound,
         loading.cache,
         loading.slots,
         loading.scope.value,
-        storage.bounds,
+        storage.bounds if stored is None else stored.bounds,
     )
     policy = prefetching(
         policy,

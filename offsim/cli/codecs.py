@@ -82,7 +82,10 @@ def bench(
             "the layers, or all. Ratios get an interval."
         ),
     ] = None,
-    seed: Annotated[int, typer.Option(help="Of the experts that are drawn.", min=0)] = 0,
+    seed: Annotated[
+        int | None,
+        typer.Option(help="Of the experts that --experts draws; default: 0.", min=0),
+    ] = None,
     repeats: Annotated[
         int | None,
         typer.Option(help=f"Of each timing; default: {REPEATS}, with --experts 1 for each.", min=1),
@@ -113,6 +116,8 @@ def bench(
     bounds = [Bound.parse(text) for text in bound or LADDER]
     if experts is not None and (checkpoint is None or count is not None):
         raise InputError("--experts takes whole experts of --checkpoint; leave out --count")
+    if experts is None and seed is not None:
+        raise InputError("--seed is of the experts that --experts draws; leave it out")
     wanted = None if experts is None else _wanted(experts)
     if out is not None:
         check_writable(out)
@@ -127,7 +132,7 @@ def bench(
         with _one_thread():
             if wanted is not None and checkpoint is not None:
                 experts_there = _opened(checkpoint)
-                asked = Asked(_codecs(codec), bounds, repeats or 1, seed)
+                asked = Asked(_codecs(codec), bounds, repeats or 1, seed or 0)
                 points, about = _of_experts(experts_there, wanted, asked, out, tell)
             else:
                 sample, named = _rows(weights, checkpoint, count or ROWS)
@@ -167,9 +172,10 @@ def _rows(weights: str | None, checkpoint: Path | None, count: int) -> "tuple[to
     """Rows of a checkpoint or drawn ones, and what to call them."""
     if checkpoint is None:
         return _drawn(weights or "gaussian:0.02", count)
-    from offsim.model.checkpoint import sample_experts
+    from offsim.calibration.expert_sample import sample_rows
 
-    return sample_experts(checkpoint, count), f"experts of {checkpoint.name}"
+    experts = _opened(checkpoint)
+    return sample_rows(experts, count), f"experts of {experts.folder.resolve().name}"
 
 
 def _opened(checkpoint: Path) -> "CheckpointExperts":

@@ -22,7 +22,9 @@ def compress(
     out: Annotated[
         Path, typer.Option(help="Folder for the blobs; what it has of the same job is kept.")
     ],
-    codec: Annotated[str, typer.Option(help="raw, cuszp, sz3, ...: `offsim codecs list`.")],
+    codec: Annotated[
+        str | None, typer.Option(help="raw, cuszp, sz3, ...: `offsim codecs list`.")
+    ] = None,
     bound: Annotated[
         str | None,
         typer.Option(
@@ -30,6 +32,12 @@ def compress(
         ),
     ] = None,
     bounds: options.BoundsFile = None,
+    policy: Annotated[
+        Path | None,
+        typer.Option(
+            help="File (YAML, docs/formats.md) that says codec and bounds in their place."
+        ),
+    ] = None,
     jobs: Jobs = None,
     as_json: options.Json = False,
 ) -> None:
@@ -43,13 +51,13 @@ def compress(
     from offsim.study.compress import GO_ON
     from offsim.study.compress import compress as run
 
-    table = _bounds(bound, bounds)
+    name, table = _asked(codec, bound, bounds, policy)
     try:
         with display.progress(quiet=as_json) as tell:
             index = run(
                 checkpoint,
                 out,
-                codec,
+                name,
                 table,
                 jobs or _cores(),
                 tell,
@@ -100,17 +108,34 @@ def verify(
         )
 
 
-def _bounds(bound: str | None, file: Path | None) -> "Bounds | None":
+def _asked(
+    codec: str | None, bound: str | None, file: Path | None, policy: Path | None
+) -> "tuple[str, Bounds | None]":
+    """Codec and bounds.
+
+    Raises:
+        InputError: options that exclude each other, no codec, or a file that cannot be read.
+        FormatError: a file is not what it should be.
+    """
     from offsim.codec.bounds import Bound
     from offsim.errors import InputError
     from offsim.files import read_yaml
     from offsim.policy.bounds import Bounds
+    from offsim.policy.stored import read_policy
 
+    if policy is not None:
+        if any(one is not None for one in (codec, bound, file)):
+            raise InputError(
+                "--policy says codec and bounds; leave --codec, --bound and --bounds out"
+            )
+        return read_policy(policy)
+    if codec is None:
+        raise InputError("--codec says how experts are compressed; give it, or --policy")
     if bound is not None and file is not None:
         raise InputError("--bound and --bounds exclude each other; give one")
     if file is not None:
-        return read_yaml(file, Bounds)
-    return None if bound is None else Bounds(default=Bound.parse(bound))
+        return codec, read_yaml(file, Bounds)
+    return codec, None if bound is None else Bounds(default=Bound.parse(bound))
 
 
 def _cores() -> int:

@@ -101,7 +101,12 @@ LinkSpeed = Annotated[
 ]
 Requests = Annotated[int, typer.Option(help="Requests, of mixed tasks.", min=1)]
 Tokens = Annotated[int, typer.Option(help="Tokens written for each request.", min=1)]
-Seed = Annotated[int, typer.Option(help="Of the prompts that are drawn.")]
+SEED = 5
+"""Of the prompts of the embedded model where nothing is said."""
+Seed = Annotated[
+    int | None,
+    typer.Option(help=f"Of the prompts that are drawn for the embedded model; default: {SEED}."),
+]
 CalibrationFile = Annotated[
     Path, typer.Option("--calibration", help="Calibration file (YAML) of this machine.")
 ]

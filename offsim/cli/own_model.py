@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 if TYPE_CHECKING:
+    from offsim.runtime import ExpertStore
     from offsim.runtime.devices import Device
     from offsim.study.checkpoint import CheckpointSubject
 
@@ -34,17 +35,46 @@ class OwnModel:
         ),
     ] = None
 
-    def check(self) -> bool:
+    def check(self, seed: int | None = None) -> bool:
         """Whether a checkpoint is given.
 
+        Args:
+            seed: that was asked for.
+
         Raises:
-            InputError: only one of the two options is.
+            InputError: only one of the two options is, or a seed that draws nothing.
         """
         from offsim.errors import InputError
 
         if (self.model is None) != (self.prompts is None):
             raise InputError("--model and --prompts go together; give both")
+        if self.model is not None and seed is not None:
+            raise InputError(
+                "--seed draws prompts for the embedded model, and --prompts has those of --model; "
+                "leave --seed out"
+            )
         return self.model is not None
+
+    def shelved(self, folder: Path) -> "ExpertStore":
+        """The experts of the checkpoint, as a folder of `offsim compress` has them.
+
+        Args:
+            folder: whose blobs stay on the disk, mapped into memory.
+
+        Raises:
+            InputError: it is of another checkpoint, none was given, or its codec cannot be had.
+            FormatError: it is unfinished or damaged.
+        """
+        from offsim.codec.folder import ExpertFolder
+        from offsim.errors import InputError
+        from offsim.runtime.shelved import shelved_store
+        from offsim.study.encoding import check_origin
+
+        if self.model is None:
+            raise InputError("--experts has those of a checkpoint; give --model and --prompts too")
+        opened = ExpertFolder(folder)
+        check_origin(self.model, folder, opened.index.job)
+        return shelved_store(opened)
 
     def subject(self, tokens: int, device: "Device | None" = None) -> "CheckpointSubject":
         """The checkpoint, opened; tells on stderr what is to be known of it.

@@ -29,7 +29,7 @@ def policy_of(
     cache: str = "lru",
     slots: int = 0,
     scope: Literal["layer", "global"] = "layer",
-    bounds: Path | None = None,
+    bounds: Path | Bounds | None = None,
 ) -> Policy:
     """A policy of these parts.
 
@@ -39,7 +39,7 @@ def policy_of(
         cache: name of the eviction policy.
         slots: of each layer.
         scope: of a pool.
-        bounds: file of a table of bounds.
+        bounds: a table of bounds, or the file of one.
 
     Raises:
         InputError: no such codec or cache, a bound that the codec cannot have, a bound beside a
@@ -49,7 +49,7 @@ def policy_of(
     known = codec_named(codec)
     if bounds is not None and bound:
         raise InputError("--bound and --bounds both say what the bounds are; give one of them")
-    table = None if bounds is None else read_yaml(bounds, Bounds)
+    table = read_yaml(bounds, Bounds) if isinstance(bounds, Path) else bounds
     if table is not None and known.promise != "bound":
         raise InputError(f"codec {codec} takes no bounds; leave --bounds out")
     if table is None and known.promise == "bound":

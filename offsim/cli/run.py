@@ -9,7 +9,7 @@ import typer
 from offsim.cli import devices, display, options
 from offsim.cli.driven import Driven, tell_driven
 from offsim.cli.groups import PLACEMENT, Loading, Placement, Storage, grouped
-from offsim.cli.own_model import OwnModel
+from offsim.cli.own_model import PANEL, OwnModel
 from offsim.cli.precision import LowBelow, LowBlob, loading_low
 from offsim.cli.timelines import Timelines
 
@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     import torch
 
+    from offsim.calibration.schema import ModelFacts
     from offsim.policy.policy import Policy
     from offsim.runtime import ExpertStore
     from offsim.runtime.devices import Device
@@ -54,16 +55,25 @@ def run(
         ),
     ] = None,
     tokens: options.Tokens = 24,
-    seed: options.Seed = 5,
+    seed: options.Seed = None,
     driven: Driven,
     own: OwnModel,
+    experts: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder of its compressed experts (`offsim compress`), which says codec and "
+            "bounds: nothing is compressed, and blobs stay on the disk.",
+            rich_help_panel=PANEL,
+        ),
+    ] = None,
     timelines: Timelines,
     as_json: options.Json = False,
 ) -> None:
     """Run the embedded model with its experts offloaded, on this machine.
 
     With --trace, the routing of the first requests of a trace drives generated experts instead;
-    with --model, a checkpoint answers the prompts of a file, its experts read one at a time.
+    with --model, a checkpoint answers the prompts of a file, its experts read one at a time, or
+    out of the folder that `offsim compress` made of them.
 
     Example: offsim run --codec cuszp --bound 0.0078125 --slots 4 --link 60 --prefetch gate
     """
@@ -72,15 +82,15 @@ def run(
     from offsim.runtime.devices import device_named
     from offsim.trace import load_trace
 
-    policy = _asked(storage, loading, placement, disk)
-    policy = loading_low(policy, low, low_below)
+    shelved = None if experts is None else own.shelved(experts)
+    policy = loading_low(_asked(storage, loading, placement, disk, shelved), low, low_below)
     memory = placement.device_memory
     speed = link_speed(link)
     timelines.check()
     computes = device_named(device)
     known = load_trace(loading.profile) if loading.profile is not None else None
     routing = driven.subject()
-    is_own = _checked(own, routing)
+    is_own = _checked(own, routing, seed)
     _check_policy(policy, known, known if routing is None else routing.trace)
     if routing is not None:
         policy = with_memory(policy, memory, routing.facts)
@@ -101,14 +111,14 @@ def run(
         opened = own.subject(tokens, computes) if is_own else None
         subject = _subject(opened or routing, computes)
         count = requests or (REQUESTS if opened is None else len(opened.prompts))
-        asked = subject.checked(count, seed) if routing is None else routing.requests[:count]
+        drawn = options.SEED if seed is None else seed
+        asked = subject.checked(count, drawn) if routing is None else routing.requests[:count]
         facts = subject.facts
         policy = with_memory(policy, memory, facts)
         if opened is not None:
-            every = facts.layers * facts.experts
-            slots = every if speed is Pace.PACED else sum(policy.pools(facts.layers))
-            opened.check(policy, slots)
-        store = _stored(subject, policy, part(tell, 0.1, 0.3))
+            most = _most_slots(policy, facts, paced=speed is Pace.PACED)
+            opened.check(policy, most, held=shelved is None)
+        store = _stored(subject, policy, part(tell, 0.1, 0.3), shelved)
         pace = resolved(speed, lambda: resident_layer_s(subject, store, asked), store.shape.bytes)
         running = by_place(part(tell, 0.3, 1.0), "running", subject.steps(asked, tokens))
         ran = subject.run(store, policy, asked, tokens, pace, running, known, disk)
@@ -160,16 +170,22 @@ def _check_policy(policy: "Policy", known: "Trace | None", shaped: "Trace | None
     live_decider(policy, shape, lambda _: 0, known, Sizes(lambda _: 0, 0))
 
 
-def _checked(own: OwnModel, routing: "DrivenSubject | None") -> bool:
+def _checked(own: OwnModel, routing: "DrivenSubject | None", seed: int | None) -> bool:
     """Whether a checkpoint runs.
 
     Raises:
-        InputError: a trace is to drive at the same time, or as for `OwnModel.check`.
+        InputError: a trace is to drive at the same time, a seed that draws nothing, or as for
+            `OwnModel.check`.
     """
     from offsim.errors import InputError
 
-    if own.check() and routing is not None:
+    if own.check(seed) and routing is not None:
         raise InputError("--model answers prompts and --trace drives experts; give one of them")
+    if routing is not None and seed is not None:
+        raise InputError(
+            "--seed draws prompts for the embedded model, and --trace has the requests; leave "
+            "--seed out"
+        )
     return own.model is not None
 
 
@@ -200,14 +216,30 @@ def _check_driven(routing: "DrivenSubject", policy: "Policy", nbytes: int, *, pa
         routing.check_room(part * routing.facts.experts, stores, budget, part)
 
 
-def _stored(subject: "Subject[Any]", policy: "Policy", tell: "display.Tell") -> "ExpertStore":
-    """The experts as the policy has them, with coarser blobs where it loads such."""
+def _most_slots(policy: "Policy", facts: "ModelFacts", *, paced: bool) -> int:
+    """Experts that all layers together keep: all of them where a pace is measured so first."""
+    return facts.layers * facts.experts if paced else sum(policy.pools(facts.layers))
+
+
+def _stored(
+    subject: "Subject[Any]", policy: "Policy", tell: "display.Tell", shelved: "ExpertStore | None"
+) -> "ExpertStore":
+    """The experts as the policy has them, with coarser blobs where it loads such.
+
+    Args:
+        subject: whose experts.
+        policy: codec and bounds.
+        tell: of progress.
+        shelved: the experts where they are compressed already.
+    """
     from offsim.codec import codec_named
     from offsim.study.study import by_place
 
     places = subject.facts.layers * subject.facts.experts
-    told = by_place(tell, f"compressing with {policy.storage}", places)
-    store = subject.store(codec_named(policy.codec), policy.bounds or policy.bound, told)
+    store = shelved
+    if store is None:
+        told = by_place(tell, f"compressing with {policy.storage}", places)
+        store = subject.store(codec_named(policy.codec), policy.bounds or policy.bound, told)
     if policy.low is None:
         return store
     told = by_place(tell, f"compressing with {policy.low.codec}", places)
@@ -225,12 +257,18 @@ def _budget(nbytes: int, policy: "Policy", routing: "DrivenSubject") -> int:
     )
 
 
-def _asked(storage: Storage, loading: Loading, placement: Placement, disk: Path | None) -> "Policy":
+def _asked(
+    storage: Storage,
+    loading: Loading,
+    placement: Placement,
+    disk: Path | None,
+    shelved: "ExpertStore | None",
+) -> "Policy":
     """The policy of the options, but for a coarser blob.
 
     Raises:
-        InputError: as for `asked_policy`, `auto` tokens, or a folder that is not there or that
-            nothing is read from.
+        InputError: as for `asked_policy`, `auto` tokens, a codec or bounds beside those of a folder
+            of experts, or a folder that is not there or that nothing is read from.
     """
     from offsim.cli.case import asked_policy
     from offsim.cli.placement import AUTO
@@ -241,7 +279,10 @@ def _asked(storage: Storage, loading: Loading, placement: Placement, disk: Path 
             f"--host-tokens {AUTO} goes by a calibration, which a run has not; give a number of "
             "tokens"
         )
-    policy = asked_policy(storage, loading, placement)
+    if shelved is not None and storage != Storage():
+        raise InputError("--experts says codec and bounds; leave --codec, --bound and --bounds out")
+    stored = None if shelved is None else shelved.policy()
+    policy = asked_policy(storage, loading, placement, stored)
     if disk is not None and policy.host_bytes is None:
         raise InputError("--disk is of host memory with a size; give --host-memory")
     if disk is not None and not disk.is_dir():

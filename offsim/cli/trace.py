@@ -34,7 +34,15 @@ def record(
         ),
     ] = None,
     tokens: options.Tokens = 32,
-    seed: options.Seed = 5,
+    stop: Annotated[
+        bool,
+        typer.Option(
+            "--stop",
+            help="With --model: an answer ends with its end-of-text token, if that comes before "
+            "--tokens.",
+        ),
+    ] = False,
+    seed: options.Seed = None,
     lookahead: Annotated[
         int,
         typer.Option(
@@ -54,13 +62,16 @@ def record(
     Example: offsim trace record --out embedded.safetensors --requests 16 --tokens 32
     """
     from offsim.cli.policies import policy_of
+    from offsim.errors import InputError
     from offsim.files import check_writable
 
     policy = policy_of(codec, bound)
-    is_own = own.check()
+    is_own = own.check(seed)
+    if stop and not is_own:
+        raise InputError("--stop is of a checkpoint; give --model and --prompts, or leave it out")
     check_writable(out.parent)
     if is_own:
-        facts = _recorded(own, out, policy, requests, tokens, lookahead)
+        facts = _recorded(own, out, policy, requests, tokens, lookahead, stop=stop)
         _tell_recorded(facts, as_json)
         return
     with display.progress() as tell:
@@ -75,7 +86,7 @@ def record(
 
         model = load()
         store = ExpertStore.of(model, codec_named(policy.codec), bound)
-        asked = prompts(requests or REQUESTS, seed)
+        asked = prompts(requests or REQUESTS, options.SEED if seed is None else seed)
         tell(f"recording {len(asked)} requests", 0.3)
         trace = recorded(model, MODEL, store, asked, tokens, lookahead).trace
         save_trace(trace, out)
@@ -84,12 +95,19 @@ def record(
 
 
 def _recorded(
-    own: OwnModel, out: Path, policy: "Policy", requests: int | None, tokens: int, lookahead: int
+    own: OwnModel,
+    out: Path,
+    policy: "Policy",
+    requests: int | None,
+    tokens: int,
+    lookahead: int,
+    *,
+    stop: bool,
 ) -> dict[str, Any]:
     """Record a checkpoint of the user; what there is to tell of the trace.
 
     Raises:
-        InputError: another codec than raw, or as for `OwnModel.subject`.
+        InputError: another codec than raw, no token that ends a text, or as for `OwnModel.subject`.
     """
     from offsim.errors import InputError
 
@@ -97,9 +115,11 @@ def _recorded(
         raise InputError("--codec and --bound are of the embedded model; with --model give neither")
     with display.progress() as tell:
         tell("opening the checkpoint", 0.0)
+        from offsim.model.generate import end_tokens
         from offsim.study.checkpoint import recorded_to
 
         subject = own.subject(tokens)
+        ends = end_tokens(subject.model) if stop else ()
         asked = subject.checked(requests or len(subject.prompts), 0)
         steps = iter(range(1, subject.steps(asked, tokens) + 1))
 
@@ -107,7 +127,7 @@ def _recorded(
             step = next(steps)
             tell(f"recording step {step} of {len(asked) * tokens}", step / (len(asked) * tokens))
 
-        rows = recorded_to(out, subject, asked, tokens, lookahead, progress)
+        rows = recorded_to(out, subject, asked, tokens, lookahead, progress, ends)
     shape = {"layers": subject.facts.layers, "top_k": subject.facts.top_k}
     return {"trace": str(out), "tokens": rows, **shape}
 

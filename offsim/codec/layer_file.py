@@ -140,6 +140,12 @@ class LayerFile:
             )
         )
 
+    def let_go(self) -> None:
+        """Take what was read out of the memory of the process; it is read anew where it is used."""
+        mapped = self._data.obj
+        if isinstance(mapped, mmap.mmap) and hasattr(mmap, "MADV_DONTNEED"):
+            mapped.madvise(mmap.MADV_DONTNEED)
+
     def check_places(self) -> None:
         """See that the records fill the file from its header to its index without a gap.
 

@@ -2,13 +2,15 @@
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol, cast
+from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
-from transformers import PreTrainedModel
 
 from offsim.errors import InputError
 from offsim.model.layouts import BIG, ExpertsModule, Layout, in_memory, is_driven, why_not
+
+if TYPE_CHECKING:  # who reads experts alone does without the memory of transformers
+    from transformers import PreTrainedModel
 
 MATRICES = ("gate", "up", "down")
 """The weights of one expert, in the order in which they are stored."""
@@ -63,7 +65,7 @@ class Experts(Protocol):
         """Gate [width, hidden], up [width, hidden] and down [hidden, width], in stored dtype."""
 
 
-def expert_modules(model: PreTrainedModel) -> list[ExpertsModule]:
+def expert_modules(model: "PreTrainedModel") -> list[ExpertsModule]:
     """The experts module of each MoE layer, in layer order; dense layers have none.
 
     Raises:
@@ -75,7 +77,7 @@ def expert_modules(model: PreTrainedModel) -> list[ExpertsModule]:
     return cast(list[ExpertsModule], found)
 
 
-def shape_of(model: PreTrainedModel, dtype_bytes: int = 2) -> ExpertShape:
+def shape_of(model: "PreTrainedModel", dtype_bytes: int = 2) -> ExpertShape:
     """Layout of a model's experts; every MoE layer must have the same."""
     modules = expert_modules(model)
     shapes = {Layout.of(module).sizes(module) for module in modules}
@@ -85,7 +87,7 @@ def shape_of(model: PreTrainedModel, dtype_bytes: int = 2) -> ExpertShape:
     return ExpertShape(len(modules), experts, hidden, width, dtype_bytes)
 
 
-def top_k_of(model: PreTrainedModel) -> int:
+def top_k_of(model: "PreTrainedModel") -> int:
     """Experts that a token takes in each MoE layer.
 
     Raises:
@@ -113,7 +115,7 @@ def matrices_of(module: ExpertsModule, expert: int) -> tuple[torch.Tensor, ...]:
 
 @torch.no_grad()
 def change_experts(
-    model: PreTrainedModel, change: Callable[[int, int, int, torch.Tensor], torch.Tensor]
+    model: "PreTrainedModel", change: Callable[[int, int, int, torch.Tensor], torch.Tensor]
 ) -> None:
     """Overwrite every expert matrix with `change(layer, expert, matrix, weights)`.
 

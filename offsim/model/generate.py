@@ -1,9 +1,11 @@
 """The greedy loop that recorder and runtime share, so that both make the same steps."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import torch
 from transformers import DynamicCache, PreTrainedModel
+
+from offsim.errors import InputError
 
 Observer = Callable[[int], None]
 """Called with the index of a pass: just before it, or just after its token is known."""
@@ -20,6 +22,7 @@ def greedy_tokens(
     count: int,
     before: Observer = _ignore,
     after: Observer = _ignore,
+    stop: Collection[int] = (),
 ) -> list[int]:
     """Write tokens after a prompt, greedily, one forward pass at a time.
 
@@ -29,9 +32,10 @@ def greedy_tokens(
     Args:
         model: causal language model.
         prompt: ids, at least one.
-        count: tokens to write; the end-of-text token does not stop it.
+        count: tokens to write, at most; the end-of-text token stops it only if it is in `stop`.
         before: told the index of each pass before it starts.
         after: told it when its token is known.
+        stop: tokens after which nothing more is written.
     """
     cache = DynamicCache(config=model.config)
     ids = torch.tensor([list(prompt)], device=model.device)
@@ -41,5 +45,25 @@ def greedy_tokens(
         out = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
         written.append(int(out.logits[0, -1].argmax()))
         after(step)
+        if written[-1] in stop:
+            break
         ids = torch.tensor([[written[-1]]], device=ids.device)
     return written
+
+
+def end_tokens(model: PreTrainedModel) -> frozenset[int]:
+    """The tokens that end a text, by the generation config of a model or else its config.
+
+    Raises:
+        InputError: neither names one.
+    """
+    generation = model.generation_config
+    found = None if generation is None else generation.eos_token_id
+    if found is None:
+        found = model.config.get_text_config().eos_token_id
+    if found is None:
+        raise InputError(
+            f"{type(model).__name__}: neither generation_config.json nor config.json names a token "
+            "that ends a text (eos_token_id)"
+        )
+    return frozenset([found] if isinstance(found, int) else found)

@@ -1,6 +1,6 @@
 """A checkpoint of any size that answers prompts from a file, its experts read one at a time."""
 
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Collection, Hashable, Sequence
 from dataclasses import KW_ONLY, dataclass
 from datetime import date
 from pathlib import Path
@@ -9,7 +9,8 @@ import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from offsim.calibration.schema import ModelFacts
-from offsim.codec import Codec
+from offsim.codec import Codec, codec_named
+from offsim.codec.expert import encode_expert
 from offsim.errors import InputError
 from offsim.model.experts import Experts, ExpertShape
 from offsim.model.hook import Fetched
@@ -61,12 +62,14 @@ class CheckpointSubject(ModelSubject):
         """The experts under a codec and bound, read one after the other."""
         return ExpertStore.holding(self.experts, codec, bound, progress)
 
-    def check(self, policy: Policy, slots: int) -> None:
+    def check(self, policy: Policy, slots: int, *, held: bool = True) -> None:
         """Refuse what cannot run, before experts are read.
 
         Args:
             policy: asked for.
-            slots: the most experts that all layers together keep in any run.
+            slots: the most experts that all layers together keep in any run; more than those of the
+                policy where a pace is measured with all of them first.
+            held: whether memory holds all blobs, rather than a folder on the disk.
 
         Raises:
             InputError: with the model they may take more than three quarters of the machine's
@@ -75,11 +78,37 @@ class CheckpointSubject(ModelSubject):
         check_host(self.model, policy)
         shape = self.experts.shape
         asked, room = Arena.bytes_of(shape, slots, shape.experts), memory_for_experts(self.model)
+        what, remedy = f"{slots} slots take {show_bytes(asked)} in float32", "ask for fewer"
+        if slots > sum(policy.pools(shape.layers)):
+            what = f"--link paced first runs with {slots} slots, {show_bytes(asked)} in float32"
+            remedy = "give --link plain or a number of MB/s"
         if asked > room:
+            raise InputError(f"{what}, and there is room for {show_bytes(room)}; {remedy}")
+        blobs = self._blob_bytes(policy, room - asked) if held else 0
+        if asked + blobs > room:
             raise InputError(
-                f"{slots} slots take {show_bytes(asked)} in float32, and there is room for "
-                f"{show_bytes(room)}; ask for fewer"
+                f"{what}, all blobs about {show_bytes(blobs)} (ESTIMATED from the first expert), "
+                f"and there is room for {show_bytes(room)}; make a folder of them with `offsim "
+                "compress` and give it as --experts"
             )
+
+    def _blob_bytes(self, policy: Policy, enough: int) -> int:
+        """Bytes of all blobs, by those of the first expert, which is read if it may matter.
+
+        Args:
+            policy: under which.
+            enough: bytes that matter to nobody.
+        """
+        shape, total = self.experts.shape, 0
+        kinds = [(policy.codec, policy.bounds.of(0, 0) if policy.bounds else policy.bound)]
+        if policy.low is not None:
+            kinds.append((policy.low.codec, policy.low.bound))
+        if len(kinds) * shape.layers * shape.experts * shape.bytes <= enough:
+            return 0
+        for codec, bound in kinds:
+            first = encode_expert(self.matrices(), codec_named(codec), bound)
+            total += shape.layers * shape.experts * first.nbytes
+        return total
 
     def answers(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         """What was written, as texts; as ids where prompts are ids."""
@@ -171,6 +200,7 @@ def recorded_to(
     tokens: int,
     lookahead: int = 0,
     progress: Callable[[], None] = lambda: None,
+    stop: Collection[int] = (),
 ) -> int:
     """Record a checkpoint as it is into a trace file, with the memory of a part of the trace.
 
@@ -181,6 +211,7 @@ def recorded_to(
         tokens: written for each.
         lookahead: how many layers ahead the routers are asked; 0 leaves the array out.
         progress: called after each step.
+        stop: tokens that end what is written for a prompt.
 
     Returns:
         Tokens of the trace.
@@ -197,5 +228,5 @@ def recorded_to(
     )
     handler = Fetched(model, subject.experts, memory_for_experts(model))
     with streaming(info, path) as stream:
-        record_into(stream.add, model, requests, tokens, lookahead, handler, progress)
+        record_into(stream.add, model, requests, tokens, lookahead, handler, progress, stop)
     return stream.tokens

@@ -19,6 +19,7 @@ from offsim.codec.registry import codec_named
 from offsim.errors import CodecError, FormatError, InputError
 from offsim.files import read_text
 from offsim.model.reader import CheckpointExperts, open_experts
+from offsim.model.shards import CONFIG
 from offsim.policy.bounds import MATRICES, Bounds
 from offsim.study.hands import Message, Talk
 
@@ -77,21 +78,20 @@ def verifying(talk: Talk, about: Message) -> None:
     experts = None
     if about["checkpoint"] is not None:
         experts = _opened(Path(about["checkpoint"]))
-        if Origin.model_validate(_facts(experts)["source"]) != job.source:
-            raise InputError(
-                f"{about['checkpoint']}: not the checkpoint that {folder} was made of; its config "
-                "or the names or sizes of its files differ"
-            )
-    asked = talk({})
+        check_origin(experts.folder, folder, job)
+    asked, opened, file = talk({}), -1, None
     while True:
         layer, expert = asked["layer"], asked["expert"]
-        file = LayerFile(folder / file_of(layer))  # mapped anew, so that its pages are let go of
+        if file is None or layer != opened:
+            opened, file = layer, LayerFile(folder / file_of(layer))
         try:
             file.check_record(expert)
             found = [*_checked(file, expert, job, experts, layer)]
-            asked = talk({"errors": found, "problem": ""})
+            answer: Message = {"errors": found, "problem": ""}
         except (CodecError, FormatError) as error:
-            asked = talk({"errors": [], "problem": str(error)})
+            answer = {"errors": [], "problem": str(error)}
+        file.let_go()
+        asked = talk(answer)
 
 
 def _checked(
@@ -129,17 +129,40 @@ def _opened(folder: Path) -> CheckpointExperts:
         return open_experts(folder)
 
 
+def origin_of(checkpoint: Path) -> Origin:
+    """What tells a checkpoint from others, without a look at its weights."""
+    config = checkpoint / CONFIG
+    text = read_text(config).encode() if config.exists() else None
+    files = sorted(checkpoint.glob("*.safetensors"))
+    return Origin(
+        config_sha256=None if text is None else sha256(text).hexdigest(),
+        files={file.name: file.stat().st_size for file in files},
+    )
+
+
+def check_origin(checkpoint: Path, folder: Path, job: Job) -> None:
+    """Refuse a folder of compressed experts with another checkpoint than its own.
+
+    Args:
+        checkpoint: folder of the checkpoint.
+        folder: of the experts, for the error.
+        job: that it is of.
+
+    Raises:
+        InputError: its config, or the names or sizes of its files, differ.
+    """
+    if origin_of(checkpoint) != job.source:
+        raise InputError(
+            f"{checkpoint}: not the checkpoint that {folder} was made of; its config or the names "
+            "or sizes of its files differ"
+        )
+
+
 def _facts(experts: CheckpointExperts) -> dict[str, Any]:
     """What a job says of a checkpoint, and what a reader of the ratio must know."""
-    shape, folder = experts.shape, experts.folder
-    config = folder / "config.json"
-    text = read_text(config).encode() if config.exists() else None
-    files = sorted(folder.glob("*.safetensors"))
+    shape = experts.shape
     return {
-        "source": {
-            "config_sha256": None if text is None else sha256(text).hexdigest(),
-            "files": {file.name: file.stat().st_size for file in files},
-        },
+        "source": origin_of(experts.folder).model_dump(mode="json"),
         "layers": shape.layers,
         "experts": shape.experts,
         "hidden": shape.hidden,

@@ -1,6 +1,6 @@
 """Recording a trace from a real model, through the experts hook."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 
 import numpy as np
 import numpy.typing as npt
@@ -117,6 +117,7 @@ def record_into(
     lookahead: int = 0,
     inner: Handler | None = None,
     progress: Callable[[], None] = lambda: None,
+    stop: Collection[int] = (),
 ) -> list[list[int]]:
     """The same as `record`, with the rows of each forward pass given away as soon as it is done.
 
@@ -128,6 +129,7 @@ def record_into(
         lookahead: likewise.
         inner: likewise.
         progress: called after each pass.
+        stop: tokens after which a request is over, with fewer rows then.
 
     Returns:
         The tokens written for each request.
@@ -150,7 +152,7 @@ def record_into(
                 add(recorder.taken(request, position, DECODE if step else PREFILL))
                 progress()
 
-            written.append(greedy_tokens(model, prompt, count, recorder.begin, after))
+            written.append(greedy_tokens(model, prompt, count, recorder.begin, after, stop))
     return written
 
 

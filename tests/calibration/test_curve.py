@@ -50,6 +50,13 @@ def test_entropy_of_known_levels() -> None:
     assert entropy(torch.tensor([0.0, 0.1, -0.1, 3.0]), 0.5) == pytest.approx(0.811278, rel=1e-6)
 
 
+def test_entropy_does_not_depend_on_the_parts(monkeypatch: pytest.MonkeyPatch) -> None:
+    weights = torch.randn(30, 41, generator=torch.Generator().manual_seed(2))
+    whole = entropy(weights, 0.05)
+    monkeypatch.setattr("offsim.calibration.curve.CHUNK", 100)
+    assert entropy(weights, 0.05) == whole > 1
+
+
 def test_entropy_of_gaussian_weights_is_that_of_the_formula() -> None:
     # 0.5 log2(2 pi e sigma^2) - log2(2 bound): Cover and Thomas, theorem 8.3.1.
     weights, sigma, bound = weights_like(1024, 512, dtype=torch.float32), 0.02, 1e-3

@@ -85,7 +85,7 @@ def inputs(tmp_path: Path) -> dict[str, str]:
         ("codecs bench --weights gaussian:0", "gaussian:SIGMA with SIGMA above zero, not"),
         ("codecs bench --weights cauchy:1", "--weights is gaussian:SIGMA"),
         ("codecs bench --weights gaussian:1 --checkpoint {here}", "exclude each other"),
-        ("codecs bench --checkpoint {here}/none", "no .safetensors file in this folder"),
+        ("codecs bench --checkpoint {here}/none", "none: no such folder"),
         ("codecs bench --bound psnr:60", "no bound is called 'psnr'; there are abs, rel"),
         ("codecs bench --codec cuszp:mode=fast", "cuszp has no mode 'fast'; it has fixed"),
         ("codecs bench --codec cuszp:fast", "'fast' is not an option; write key=value"),
@@ -191,6 +191,9 @@ COMMANDS = (
     "selftest",
     "sensitivity",
     "study paper",
+    "model",
+    "compress",
+    "verify",
 )
 
 

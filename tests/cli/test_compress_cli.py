@@ -67,6 +67,22 @@ def test_a_table_of_bounds(
     assert index["job"]["bounds"] == TABLE.model_dump(mode="json")
 
 
+def test_a_policy_of_a_file_is_the_same_as_options(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_yaml(tmp_path / "bounds.yaml", TABLE)
+    (tmp_path / "policy.yaml").write_text(
+        "format: offsim-policy\nversion: 1\ncodec: cuszp:mode=plain\nbounds: bounds.yaml\n"
+    )
+    for out, asked in (
+        ("one", ("--policy", tmp_path / "policy.yaml")),
+        ("two", ("--codec", "cuszp:mode=plain", "--bounds", tmp_path / "bounds.yaml")),
+    ):
+        into = ("--out", tmp_path / out, "--jobs", 1)
+        assert run(monkeypatch, "compress", checkpoint, *asked, *into) == 0
+    assert digests(tmp_path / "one") == digests(tmp_path / "two")
+
+
 def test_damage_is_told_with_exit_code_1(
     checkpoint: Path,
     tmp_path: Path,
@@ -89,6 +105,12 @@ def test_damage_is_told_with_exit_code_1(
         (("{}", "--codec", "none", "--bound", "1"), "no codec is called 'none'"),
         (("{}", "--codec", "cuszp", "--bound", "1", "--bounds", "b.yaml"), "exclude each other"),
         (("{}", "--codec", "cuszp", "--bounds", "b.yaml"), "b.yaml: cannot be read"),
+        (("{}",), "--codec says how experts are compressed; give it, or --policy"),
+        (("{}", "--bound", "1"), "--codec says how experts are compressed"),
+        (("{}", "--policy", "p.yaml"), "p.yaml: cannot be read"),
+        (("{}", "--policy", "p.yaml", "--codec", "raw"), "--policy says codec and bounds"),
+        (("{}", "--policy", "p.yaml", "--bound", "1"), "--policy says codec and bounds"),
+        (("{}", "--policy", "p.yaml", "--bounds", "b.yaml"), "--policy says codec and bounds"),
     ],
 )
 def test_bad_input_is_one_sentence(

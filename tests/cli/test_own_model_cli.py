@@ -1,7 +1,9 @@
 """Commands that take a checkpoint of the user."""
 
 import json
+import shutil
 from pathlib import Path
+from typing import Any
 
 import pytest
 from tokenizers import Tokenizer
@@ -9,8 +11,13 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from offsim.codec.bounds import Bound
+from offsim.files import write_yaml
 from offsim.model.generate import greedy_tokens
 from offsim.model.hook import Resident, handled
+from offsim.policy.bounds import Bounds
+from offsim.runtime.store import ExpertStore
+from offsim.study.compress import compress
 from offsim.trace import load_trace
 from offsim.trace.format import TraceInfo
 from offsim.trace.recorder import record
@@ -18,6 +25,7 @@ from tests.families import family
 
 from .test_cli import run
 
+STORED = "cuszp", Bounds(default=Bound(0.25, "sigma"))
 IDS = [[5, 6, 7], [90, 17]]
 TOKENS = 3
 
@@ -39,7 +47,13 @@ def files(model: PreTrainedModel, tmp_path_factory: pytest.TempPathFactory) -> d
     jsonl, text = folder.parent / "p.jsonl", folder.parent / "p.txt"
     jsonl.write_text("\n".join(json.dumps({"ids": ids}) for ids in IDS))
     text.write_text("\n".join(" ".join(map(str, ids)) for ids in IDS))
-    return {"model": str(folder), "jsonl": str(jsonl), "txt": str(text)}
+    other = Path(shutil.copytree(folder, folder.parent / "other"))
+    config = json.loads((other / "config.json").read_text())
+    (other / "config.json").write_text(json.dumps(config | {"rope_theta": 7.0}))
+    experts = folder.parent / "experts"
+    compress(folder, experts, *STORED, 1)
+    made = {"model": folder, "jsonl": jsonl, "txt": text, "other": other, "experts": experts}
+    return {name: str(path) for name, path in made.items()}
 
 
 def answers(model: PreTrainedModel) -> list[str]:
@@ -104,6 +118,24 @@ def test_record_writes_the_trace_of_the_model(
             "trace record --out t --model {model} --prompts {txt} --codec cuszp --bound 0.01",
             "--codec and --bound are of the embedded model",
         ),
+        ("run --model {model} --prompts {txt} --seed 5", "--prompts has those of --model; leave"),
+        (
+            "trace record --out t --model {model} --prompts {txt} --seed 5",
+            "--seed draws prompts for the embedded model",
+        ),
+        ("trace record --out t --stop", "--stop is of a checkpoint; give --model"),
+        (
+            "trace record --out t --model {model} --prompts {txt} --stop",
+            "neither generation_config.json nor config.json names a token that ends a text",
+        ),
+        ("run --experts {experts}", "--experts has those of a checkpoint; give --model"),
+        ("run --model {model} --prompts {txt} --experts none", "none/index.json: cannot be read"),
+        ("run --model {model} --prompts {txt} --experts {model}", "no index.json, so it is not a"),
+        ("run --model {other} --prompts {txt} --experts {experts}", "not the checkpoint that"),
+        (
+            "run --model {model} --prompts {txt} --experts {experts} --codec sz3 --bound 0.01",
+            "--experts says codec and bounds; leave --codec",
+        ),
     ],
 )
 def test_what_cannot_be_is_named(
@@ -119,9 +151,70 @@ def test_what_cannot_be_is_named(
     assert says in " ".join(capsys.readouterr().err.split())
 
 
+def ran(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], *asked: str
+) -> dict[str, Any]:
+    """What a run tells machines."""
+    assert run(monkeypatch, "run", *asked, "--link", "plain", "--slots", "3", "--json") == 0
+    found: dict[str, Any] = json.loads(capsys.readouterr().out)
+    return found
+
+
+def test_a_run_from_a_folder_is_one_that_compresses_itself(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    files: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    write_yaml(tmp_path / "bounds.yaml", STORED[1])
+    asked = given(files, "txt")
+    own = ("--codec", STORED[0], "--bounds", str(tmp_path / "bounds.yaml"))
+    expected = ran(monkeypatch, capsys, *asked, *own)
+
+    def compresses(*_: object) -> None:
+        raise AssertionError("it is compressed again")
+
+    monkeypatch.setattr(ExpertStore, "holding", compresses)
+    found = ran(monkeypatch, capsys, *asked, "--experts", files["experts"])
+    same = ("answers", "ratio_f32", "hit_rate", "loads", "loaded_bytes", "lookups")
+    assert all(found.get(name) == expected.get(name) for name in same)
+    assert found["ratio_f32"] > 1.5
+    low = ("--low", "cuszp:0.0625", "--low-below", "0.5")
+    with pytest.raises(AssertionError, match="again"):
+        ran(monkeypatch, capsys, *asked, "--experts", files["experts"], *low)
+
+
+def test_an_answer_stops_where_the_checkpoint_says(
+    monkeypatch: pytest.MonkeyPatch,
+    model: PreTrainedModel,
+    files: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    first = [int(said.split()[0]) for said in answers(model)]
+    folder = Path(shutil.copytree(files["model"], tmp_path / "ending"))
+    ends = {"eos_token_id": [first[0], 127]}
+    (folder / "generation_config.json").write_text(json.dumps(ends))
+    out = tmp_path / "t.safetensors"
+    asked = ["--model", str(folder), *given(files, "txt")[2:], "--out", str(out)]
+    assert run(monkeypatch, "trace", "record", *asked) == 0
+    whole = load_trace(out)
+    assert run(monkeypatch, "trace", "record", *asked, "--stop") == 0
+    stopped = load_trace(out)
+    assert (whole.request == 0).sum() == len(IDS[0]) + TOKENS - 1
+    assert (stopped.request == 0).sum() == len(IDS[0])
+    for request in range(len(IDS)):
+        rows = (stopped.request == request).sum()
+        part = whole.experts[whole.request == request][:rows]
+        assert (stopped.experts[stopped.request == request] == part).all()
+
+
 def test_slots_that_do_not_fit_are_refused(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], files: dict[str, str]
 ) -> None:
     monkeypatch.setattr("offsim.study.checkpoint.usual_memory", lambda: 200_000)
     assert run(monkeypatch, "run", *given(files, "txt"), "--link", "plain") == 2
     assert "slots take" in " ".join(capsys.readouterr().err.split())
+    assert run(monkeypatch, "run", *given(files, "txt")) == 2
+    said = " ".join(capsys.readouterr().err.split())
+    assert "--link paced first runs with" in said
+    assert "give --link plain or a number of MB/s" in said

@@ -185,3 +185,30 @@ def test_the_index_does_not_depend_on_the_order_of_options() -> None:
     ways = [{"a": "1", "b": "2"}, {"b": "2", "a": "1"}]
     first, second = ([h.model_copy(update={"options": way}) for h in headers] for way in ways)
     assert footer([parts_of(first, 64)], 512) == footer([parts_of(second, 64)], 512)
+
+
+def resident(path: Path) -> int:
+    """Bytes of the maps of a file that are in the memory of this process."""
+    total, own = 0, False
+    for line in Path("/proc/self/smaps").read_text().splitlines():
+        if "-" in line.split(" ", 1)[0]:
+            own = line.endswith(str(path))
+        elif own and line.startswith("Rss:"):
+            total += 1024 * int(line.split()[1])
+    return total
+
+
+def test_what_was_read_is_let_go_of_and_there_again(tmp_path: Path) -> None:
+    if not Path("/proc/self/smaps").exists():
+        pytest.skip("needs /proc/self/smaps")
+    path = tmp_path / "layer-003.blobs"
+    path.write_bytes(DATA)
+    file = LayerFile(path)
+    for expert in range(len(PLACES)):
+        file.check_record(expert)
+    assert resident(path) >= PAGE
+    file.let_go()
+    assert resident(path) == 0
+    for expert in range(len(PLACES)):
+        file.check_record(expert)
+    assert resident(path) >= PAGE

@@ -2,7 +2,8 @@ import pytest
 import torch
 from transformers import PreTrainedModel
 
-from offsim.model.generate import greedy_tokens
+from offsim.errors import InputError
+from offsim.model.generate import end_tokens, greedy_tokens
 
 PROMPTS = [[5], [5, 6, 7], [100, 3, 44, 44, 9, 71, 2]]
 
@@ -51,6 +52,29 @@ def test_the_end_of_text_token_does_not_stop_it(tiny_model: PreTrainedModel) -> 
     tiny_model.config.eos_token_id = written[0]
     tiny_model.generation_config.eos_token_id = written[0]
     assert greedy_tokens(tiny_model, [5, 6, 7], 4) == written
+
+
+def test_tokens_that_stop_it_do(tiny_model: PreTrainedModel) -> None:
+    written = greedy_tokens(tiny_model, [5, 6, 7], 8)
+    passes: list[int] = []
+    for place in range(8):
+        passes.clear()
+        found = greedy_tokens(
+            tiny_model, [5, 6, 7], 8, after=passes.append, stop={written[place], 200}
+        )
+        end = written.index(written[place]) + 1
+        assert found == written[:end]
+        assert passes == list(range(end))
+    assert greedy_tokens(tiny_model, [5, 6, 7], 8, stop={200}) == written
+
+
+def test_tokens_that_end_a_text(tiny_model: PreTrainedModel) -> None:
+    with pytest.raises(InputError, match="Qwen3MoeForCausalLM: neither generation_config"):
+        end_tokens(tiny_model)
+    tiny_model.config.eos_token_id = 7
+    assert end_tokens(tiny_model) == {7}
+    tiny_model.generation_config.eos_token_id = [8, 9]
+    assert end_tokens(tiny_model) == {8, 9}
 
 
 def test_nothing_wanted_is_nothing_computed(tiny_model: PreTrainedModel) -> None:

@@ -6,9 +6,12 @@ import torch
 from transformers import PreTrainedModel
 
 from offsim.codec import codec_named
+from offsim.codec.bounds import Bound
 from offsim.errors import InputError
+from offsim.policy.bounds import Bounds
 from offsim.policy.policy import Policy
-from offsim.study.checkpoint import CheckpointSubject, checkpoint_subject
+from offsim.runtime.arena import Arena
+from offsim.study.checkpoint import CheckpointSubject, checkpoint_subject, dense_bytes
 from offsim.study.prepare import recorded
 from tests.families import EXPERTS, HIDDEN, MOE_LAYERS, WIDTH, family
 
@@ -69,5 +72,36 @@ def test_what_cannot_run_is_refused_before_experts_are_read(
     else:
         subject.check(Policy(slots=2, host_tokens=1), EXPERTS)
     monkeypatch.setattr("offsim.study.checkpoint.usual_memory", lambda: 10_000)
+    with pytest.raises(InputError, match=r"--link paced first runs with 99 .* give --link plain"):
+        subject.check(Policy(slots=2), 99)
     with pytest.raises(InputError, match=r"2 slots take .* there is room for 0 B"):
         subject.check(Policy(slots=2), 2)
+
+
+def test_blobs_that_memory_would_hold_are_counted(
+    made: tuple[str, PreTrainedModel, CheckpointSubject], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, _, subject = made
+    shape = subject.experts.shape
+    slots = Arena.bytes_of(shape, 2, EXPERTS)
+    raw = shape.layers * EXPERTS * shape.bytes
+
+    def have(nbytes: int) -> None:
+        room = dense_bytes(subject.model) + slots + nbytes
+        monkeypatch.setattr("offsim.study.checkpoint.usual_memory", lambda: room)
+
+    have(raw)
+    subject.check(Policy(slots=2), 2)
+    have(raw - 1)
+    with pytest.raises(InputError, match=r"all blobs about .*ESTIMATED.* give it as --experts"):
+        subject.check(Policy(slots=2), 2)
+    subject.check(Policy(slots=2), 2, held=False)
+    coarse = Policy(slots=2, codec="rtn-int4")
+    blobs = subject.store(codec_named("rtn-int4"), 0.0).nbytes
+    assert blobs < raw // 2
+    have(blobs)
+    subject.check(coarse, 2)
+    have(blobs - 1)
+    for policy in (coarse, Policy(slots=2, codec="cuszp", bounds=Bounds(default=Bound(0.5)))):
+        with pytest.raises(InputError, match="all blobs about"):
+            subject.check(policy, 2)

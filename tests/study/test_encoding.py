@@ -1,11 +1,18 @@
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
 
-from offsim.codec.layer_file import PAGE
+from offsim.codec.layer_file import PAGE, LayerFile
 from offsim.errors import InputError
-from offsim.study.encoding import ROOM, Writer
+from offsim.study import encoding
+from offsim.study.compress import compress
+from offsim.study.encoding import ROOM, Writer, check_origin, origin_of
+from offsim.study.hands import Message
+
+from .checkpoints import EXPERTS, LAYERS, mixtral_like
 
 
 def test_parts_are_written_one_after_the_other_at_their_place(tmp_path: Path) -> None:
@@ -39,3 +46,55 @@ def test_a_file_that_is_gone_is_not_made(tmp_path: Path) -> None:
     with pytest.raises(InputError, match="cannot be written"):
         Writer().write(tmp_path / "gone", [b"x" * PAGE], 0)
     assert not (tmp_path / "gone").exists()
+
+
+def test_who_reads_experts_does_without_transformers() -> None:
+    """Its memory would be there in every process."""
+    code = "import sys, offsim.study.encoding; print('transformers' in sys.modules)"
+    shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert shown.stdout.strip() == "False"
+
+
+class Asked:
+    """Asks for every expert, and keeps what is answered."""
+
+    def __init__(self) -> None:
+        self.answers: list[Message] = []
+        self._places = iter([(layer, one) for layer in range(LAYERS) for one in range(EXPERTS)])
+
+    def __call__(self, message: Message) -> Message:
+        self.answers.append(message)
+        layer, expert = next(self._places)
+        return {"layer": layer, "expert": expert}
+
+
+def test_the_index_of_a_file_is_parsed_once(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    checkpoint, out = mixtral_like(tmp_path / "checkpoint"), tmp_path / "out"
+    job = compress(checkpoint, out, "raw", None, 1).job
+    opened: list[str] = []
+
+    def counted(path: Path) -> LayerFile:
+        opened.append(path.name)
+        return LayerFile(path)
+
+    monkeypatch.setattr(encoding, "LayerFile", counted)
+    asked = Asked()
+    about = {"folder": out, "checkpoint": checkpoint, "job": job.model_dump(mode="json")}
+    with pytest.raises(StopIteration):
+        encoding.verifying(asked, about)
+    assert opened == [f"layer-{layer:03}.blobs" for layer in range(LAYERS)]
+    assert asked.answers[1:] == [{"errors": [0.0] * 3, "problem": ""}] * LAYERS * EXPERTS
+
+
+def test_a_checkpoint_is_told_from_others(tmp_path: Path) -> None:
+    checkpoint, out = mixtral_like(tmp_path / "checkpoint"), tmp_path / "out"
+    job = compress(checkpoint, out, "raw", None, 1).job
+    check_origin(checkpoint, out, job)
+    (tmp_path / "checkpoint").rename(tmp_path / "moved")
+    check_origin(tmp_path / "moved", out, job)
+    (tmp_path / "moved" / "config.json").unlink()
+    assert origin_of(tmp_path / "moved").config_sha256 is None
+    with pytest.raises(InputError, match=r"moved: not the checkpoint that .*out was made of"):
+        check_origin(tmp_path / "moved", out, job)
