@@ -173,6 +173,7 @@ class Regime(Strict):
         above: predicted loss, nats a token.
         up_to: the same.
         joints: how many.
+        right: how many of them are within the tolerance; None in files that do not say.
         median: relative error, |predicted / measured - 1|.
         worst: of them.
         bias: median of predicted / measured - 1.
@@ -181,6 +182,7 @@ class Regime(Strict):
     above: Finite
     up_to: Positive
     joints: int = Field(ge=1)
+    right: int | None = Field(default=None, ge=0)
     median: Finite
     worst: Finite
     bias: Finite
@@ -196,8 +198,10 @@ class Additivity(Strict):
         kendall_tau: between predicted and measured loss; None for fewer than two.
         tolerance: relative error that counts as right.
         within: share of the joints up to some loss that must be right for losses to add up there.
-        holds_up_to: largest predicted loss for which that is so, nats a token; 0 for none.
-        spread: 95 % of the joints up to `holds_up_to` are within this factor, >= 1.
+        holds_up_to: largest predicted loss up to which that is so at every size on the way, from
+            the ten mildest joints on, nats a token; 0 where it is not, or there are fewer.
+        spread: 95 % of the joints up to `holds_up_to`, of all where it is 0, are within this
+            factor, >= 1.
         regimes: by predicted loss, small to large.
     """
 
@@ -263,7 +267,7 @@ class Predicted:
     Attributes:
         kl: nats a token. Its interval holds the ends of all terms at once, which is wide, times
             the factor by which sums were off in joint injections.
-        additive: whether sums of this size were right there.
+        additive: whether sums of this size and of all smaller ones were right there.
     """
 
     kl: Ranged

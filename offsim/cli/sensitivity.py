@@ -125,6 +125,7 @@ def show(found: "Sensitivity") -> None:
         {
             "predicted KL": f"{one.above:g} to {one.up_to:g}" if one.up_to <= 1 else "above 1",
             "joint injections": one.joints,
+            f"within {judged.tolerance:.0%}": "" if one.right is None else one.right,
             "median error": f"{one.median:.1%}",
             "worst": f"{one.worst:.1%}",
             "bias": f"{one.bias:+.1%}",
@@ -142,14 +143,21 @@ def show(found: "Sensitivity") -> None:
 
 def _reach(judged: "Additivity") -> str:
     """How far losses add up, in words."""
+    from offsim.accuracy.sensitivity_fit import LEAST_JUDGED
+
     near = f"within {judged.tolerance:.0%}"
+    if judged.joints < LEAST_JUDGED:
+        return f"to say up to which size losses add up takes {LEAST_JUDGED} or more"
     if not judged.holds_up_to:
-        return f"even of the mildest too few are {near}: the loss does not add up"
+        return (
+            f"there is no size up to which {judged.within:.0%} of ten or more are {near}: a sum is "
+            "an order, and a number only as far as the table says"
+        )
     if judged.worst <= judged.tolerance:
         return f"all are {near}, up to a predicted KL of {judged.holds_up_to:.3g}"
     return (
-        f"up to a predicted KL of {judged.holds_up_to:.3g} at least {judged.within:.0%} are "
-        f"{near}; beyond that the loss need not add up"
+        f"at every size up to a predicted KL of {judged.holds_up_to:.3g} at least "
+        f"{judged.within:.0%} are {near}; beyond that the loss need not add up"
     )
 
 
