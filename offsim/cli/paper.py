@@ -65,19 +65,25 @@ def show_paper(facts: Mapping[str, Any], out: Path) -> None:
     """Print the tables that are measured beside the paper's numbers, and the takeaways."""
     import pandas as pd
 
-    from offsim.report.paper_findings import VERDICTS, joined
+    from offsim.report.paper_findings import VERDICTS
     from offsim.study.paper.numbers import BASELINES
+    from offsim.study.paper.verdicts import PAPERS, joined
 
     cells = pd.read_csv(out / "cells.csv", dtype={"part": str, "place": str})
     for part in sorted(set(cells["part"]) & BASELINES.keys()):
         title = f"Table {part}: ICA [MEASURED] beside the paper's, changes in points"
         display.show_table(title, _beside(cells[cells["part"] == part]))
     takeaways = pd.read_csv(out / "takeaways.csv", dtype={"part": str})
-    verdicts = joined(takeaways).groupby(["number", "takeaway"])["together"]
+    verdicts = joined(takeaways).groupby(["number", "takeaway", "overall"])["together"]
     counted = verdicts.value_counts().unstack().reindex(columns=VERDICTS)
+    shown = counted.fillna(0).astype(int).reset_index().rename(columns={"overall": "verdict"})
     display.show_table(
-        "The paper's takeaways: in how many comparisons each holds here [MEASURED]",
-        counted.fillna(0).astype(int).reset_index(),
+        "The paper's takeaways, and in how many comparisons each holds here [MEASURED]", shown
+    )
+    typer.echo(
+        f"the verdict is by levels up to {PAPERS:.0%}, the paper's own: holds where more than half "
+        "of the comparisons do and none does not, does not hold the other way round, else it "
+        "cannot be told; by intervals of 95 % each, not corrected for their number"
     )
     items, plan = facts["items"], facts["plan"]
     typer.echo(

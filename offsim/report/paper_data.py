@@ -35,7 +35,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "base": ("questions", "task", "ica", "pia"),
     "takeaways": (
         *("number", "takeaway", "part", "level", "group", "compared", "claim"),
-        *("found", "low", "high", "verdict", "together"),
+        *("found", "low", "high", "verdict", "together", "overall"),
     ),
     "comparisons": (
         *("part", "place", "level", "unit", "how", "first", "second"),

@@ -6,13 +6,13 @@ from collections.abc import Hashable, Mapping
 import pandas as pd
 
 from offsim.report.paper_data import PaperData
-from offsim.report.paper_findings import VERDICTS, joined
+from offsim.report.paper_findings import VERDICTS
 from offsim.report.tables import Cell, Table
 from offsim.report.text import NOTHING, number
 from offsim.study.paper.design import TITLES
 from offsim.study.paper.numbers import BASELINES
 from offsim.study.paper.tolerance import LOST
-from offsim.study.paper.verdicts import MEANINGS
+from offsim.study.paper.verdicts import MEANINGS, PAPERS, joined
 
 Row = Mapping[Hashable, object]
 FEW = "too few changed"
@@ -63,7 +63,7 @@ def paper_table(data: PaperData, part: str) -> Table:
 
 
 def takeaways_table(data: PaperData) -> Table:
-    """How often each takeaway of the paper holds here."""
+    """The verdict on each takeaway of the paper, and in how many comparisons it holds here."""
     rows = []
     for (_, says), found in data.takeaways.groupby(["number", "takeaway"], sort=True):
         groups = joined(found)
@@ -72,6 +72,10 @@ def takeaways_table(data: PaperData) -> Table:
             [
                 Cell(str(says)),
                 Cell(MEANINGS[found["claim"].iloc[0]]),
+                Cell(
+                    str(found["overall"].iloc[0]),
+                    marked=found["overall"].iloc[0] == "does not hold",
+                ),
                 *(
                     Cell(
                         str(int(counts.get(one, 0))),
@@ -81,12 +85,14 @@ def takeaways_table(data: PaperData) -> Table:
                 ),
             ]
         )
-    head = ["takeaway of the paper", "holds where", *VERDICTS]
+    head = ["takeaway of the paper", "holds where", "verdict", *VERDICTS]
     caption = (
-        "The paper's takeaways, at every level and scope that it has and above: in how many "
-        "comparisons each holds"
+        "The paper's takeaways: in how many comparisons each holds, at every level and scope that "
+        f"it has and above. The verdict is by levels up to {PAPERS:.0%}, the paper's own: holds "
+        "where more than half of the comparisons do and none does not, does not hold the other way "
+        "round, else it cannot be told"
     )
-    return Table(caption, ("MEASURED",), head, rows, words=2)
+    return Table(caption, ("MEASURED",), head, rows, words=3)
 
 
 def evidence_table(data: PaperData) -> Table:
