@@ -24,6 +24,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from offsim.accuracy.scopes import Scope
+from offsim.calibration.schema import Machine
 from offsim.codec.bounds import Bound, Kind
 from offsim.errors import InputError
 from offsim.policy.bounds import MATRICES, Bounds, BoundText, Matrix, Strict
@@ -288,6 +289,9 @@ class Sensitivity(Strict):
         joints: held-out injections.
         additivity: how right the model was there.
         rises: of each layer.
+        offsim: version that measured it; None in files that do not say.
+        machine: on which the last of it was measured, with the date; likewise.
+        seconds: that all injections took together, s; likewise.
     """
 
     format: Literal["offsim-sensitivity"] = "offsim-sensitivity"
@@ -303,6 +307,9 @@ class Sensitivity(Strict):
     joints: tuple[Joint, ...] = ()
     additivity: Additivity | None = None
     rises: tuple[Rise, ...] = ()
+    offsim: str | None = None
+    machine: Machine | None = None
+    seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _checked(self) -> Self:

@@ -154,7 +154,7 @@ def sources_table(data: PaperData) -> Table:
             Cell(how),
             Cell(_level(row)),
             Cell(str(row["bound"]) if isinstance(row["bound"], str) else "none"),
-            Cell(number(float(row["bits"]), 3)),
+            Cell(_bits(row)),
             Cell(_share(row["ica"])),
             Cell(_change(row, "ica_change")),
             Cell(_kl(row)),
@@ -173,10 +173,11 @@ def sources_table(data: PaperData) -> Table:
         "KL",
     ]
     caption = (
-        "Noise and codecs in all experts of all layers. Uniform noise has the bits of an ideal "
-        "code under its bound; Normal noise is no code and has none"
+        "Noise and codecs in all experts of all layers. Bits are payload bytes of real blobs, "
+        "MEASURED; uniform noise has those of an ideal code under its bound, the entropy of a "
+        "uniform quantiser, ESTIMATED; Normal noise is no code and has none"
     )
-    return Table(caption, ("MEASURED",), head, rows, words=4)
+    return Table(caption, ("MEASURED", "ESTIMATED"), head, rows, words=4)
 
 
 def tolerance_table(data: PaperData) -> Table:
@@ -252,6 +253,11 @@ def _level(row: Row) -> str:
     if row["unit"] == "alpha":
         return f"{level:.0%}"
     return f"{level:.2f} bits" if row["unit"] == "bits" else f"{level:g} sigma"
+
+
+def _bits(row: Row) -> str:
+    bits = number(float(str(row["bits"])), 3)
+    return f"{bits} (ESTIMATED)" if row["bits_label"] == "ESTIMATED" else bits
 
 
 def _share(value: object) -> str:

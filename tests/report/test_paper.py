@@ -10,6 +10,7 @@ from offsim.files import write_json
 from offsim.report.paper import write_paper_report
 from offsim.report.paper_data import PaperData, load_paper
 from offsim.report.paper_figures import rate_figure, tasks_figure
+from offsim.report.paper_tables import sources_table
 from offsim.study.paper.comparisons import comparisons_table
 from offsim.study.paper.design import PARTS, Entry
 from offsim.study.paper.estimates import base_table, cells_table, tasks_table
@@ -124,6 +125,25 @@ def test_bits_are_drawn_of_what_has_a_size(tmp_path: Path) -> None:
     figure = rate_figure(_of(data, cells=cells))
     lines = {line.get_label(): line.get_xdata() for line in figure.axes[0].lines}
     assert list(lines["sz3"]) == [0, 1, 3, 4]
+
+
+def test_bits_of_an_ideal_code_are_estimated(tmp_path: Path) -> None:
+    data = load_paper(study(tmp_path, "6"))
+    cells = data.cells.assign(part="codecs", how="equal bound", bits=4.5, bound=range(12))
+    labels = {"uniform": "ESTIMATED", "sz3": "MEASURED"}
+    cells["source"] = ["uniform", "sz3"] * 6
+    cells["bits_label"] = cells["source"].map(labels)
+    found = _of(data, cells=cells)
+    table = sources_table(found)
+    assert table.labels == ("MEASURED", "ESTIMATED")
+    assert {(row[0].text, row[4].text) for row in table.rows} == {
+        ("uniform", "4.500 (ESTIMATED)"),
+        ("sz3", "4.500"),
+    }
+    figure = rate_figure(found)
+    assert "ESTIMATED" in {text.get_text() for text in figure.texts}
+    (legend,) = figure.legends
+    assert any("ESTIMATED" in text.get_text() for text in legend.get_texts())
 
 
 def _of(data: PaperData, **tables: pd.DataFrame) -> PaperData:

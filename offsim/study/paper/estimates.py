@@ -26,8 +26,9 @@ def cells_table(entries: Sequence[Entry], results: Results, sizes: Sizes | None)
         sizes: what codecs make of the model, if it was measured.
 
     Returns:
-        Shares and their changes 0..1, divergence in nats a token, bits a weight, p of McNemar's
-        test of ICA, as it is and corrected by Holm over the part.
+        Shares and their changes 0..1, divergence in nats a token, bits a weight with their label,
+        p of McNemar's test of ICA, as it is and corrected by Holm over the part. All but bits that
+        are ESTIMATED and what the paper prints is MEASURED.
     """
     rows = [
         {
@@ -120,7 +121,9 @@ def _sized(entry: Entry, sizes: Sizes | None) -> dict[str, object]:
     if entry.part == "codecs" and sizes is not None:
         bound = entry.cell.error.bound
         point = sizes.point(entry.source, None if bound is None else bound.value)
-    return {"bits": None if point is None or sizes is None else _short(sizes.bits(point))}
+    if point is None or sizes is None:
+        return {"bits": None, "bits_label": ""}
+    return {"bits": _short(sizes.bits(point)), "bits_label": point.label}
 
 
 def _published(entry: Entry) -> dict[str, object]:

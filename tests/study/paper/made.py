@@ -9,6 +9,7 @@ from offsim.files import write_text
 from offsim.study.paper.design import Cell, Depth, Entry, entries
 from offsim.study.paper.folder import BASE, Identity, Outcome, as_text, claim, outcome_path
 from offsim.study.paper.plan import QUESTIONS, Plan
+from offsim.study.paper.sizes import Sizes
 
 DEPTH = Depth(9, 8, 2)
 PLAN = Plan(mixed=40, chains=200, seeds=3, sequences=4, length=8, requests=2, tokens=2)
@@ -18,7 +19,12 @@ Share = Callable[[Entry], float]
 
 
 def made(
-    out: Path, parts: Iterable[str], ica: Share, pia: Share | None = None, plan: Plan = PLAN
+    out: Path,
+    parts: Iterable[str],
+    ica: Share,
+    pia: Share | None = None,
+    plan: Plan = PLAN,
+    sizes: Sizes | None = None,
 ) -> list[Entry]:
     """Leave runs of some parts in which such shares of the items are right.
 
@@ -27,7 +33,7 @@ def made(
     claim(out, Identity(model="made", digest="0" * 16, plan=plan))
     for questions in QUESTIONS:
         _write(out / "runs" / f"{BASE}-{questions}.0.json", plan, questions, None, RIGHT, RIGHT, 0)
-    known = [entry for part in parts for entry in entries(part, DEPTH)]
+    known = [entry for part in parts for entry in entries(part, DEPTH, sizes)]
     for entry in known:
         shares = ica(entry), (pia or ica)(entry)
         for seed in range(entry.cell.seeds(plan.seeds)):

@@ -3,11 +3,12 @@ from pathlib import Path
 import pytest
 
 from offsim.study.paper.comparisons import comparisons_table
-from offsim.study.paper.design import Entry
+from offsim.study.paper.design import Entry, entries
 from offsim.study.paper.estimates import base_table, cells_table, tasks_table
 from offsim.study.paper.plan import QUESTIONS
 from offsim.study.paper.results import Results
-from tests.study.paper.made import PLAN, RIGHT, made
+from offsim.study.paper.sizes import SizePoint, Sizes
+from tests.study.paper.made import DEPTH, PLAN, RIGHT, made
 
 
 def by_level(entry: Entry) -> float:
@@ -66,3 +67,22 @@ def test_errors_are_compared_where_they_differ_in_one_thing(tmp_path: Path) -> N
     signs = table[table["second"] == "sz3"]
     assert (signs["ica_low"] <= signs["ica_apart"]).all()
     assert (signs["ica_apart"] <= signs["ica_high"]).all()
+
+
+def test_bits_that_no_blob_has_are_estimated(tmp_path: Path) -> None:
+    points = (
+        SizePoint(source="uniform", alpha=0.3, bytes=100, label="ESTIMATED"),
+        SizePoint(source="sz3", alpha=0.3, bytes=100),
+    )
+    sizes = Sizes(model="0" * 16, weights=200, points=points)
+    known = made(tmp_path, ("codecs",), by_level, sizes=sizes)
+    assert known == entries("codecs", DEPTH, sizes)
+    table = cells_table(known, Results(tmp_path, PLAN), sizes)
+    own = table[table["level"] == 0.3].set_index("source")
+    assert own["bits_label"].to_dict() == {
+        "normal": "",
+        "uniform": "ESTIMATED",
+        "cuszp": "",
+        "sz3": "MEASURED",
+    }
+    assert own.loc["uniform", "bits"] == 4.0
