@@ -1,26 +1,24 @@
 """`offsim evaluate`: accuracy with an error in the experts, item by item against none."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from offsim.cli import display, options
+from offsim.cli import display, evaluated, options
 from offsim.cli.groups import grouped
 from offsim.cli.weight_errors import Asked
 
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from offsim.accuracy import Difference, WeightError
+    from offsim.accuracy import WeightError
     from offsim.accuracy.comparison import Comparison
     from offsim.accuracy.harness import Scored
     from offsim.accuracy.scopes import Usage
 
 HARNESS = "lm-evaluation-harness"
 OWN_ITEMS = 100
-ALL_TASKS = "all"
 
 
 @grouped
@@ -82,17 +80,14 @@ def evaluate(
     }
     if harness is None:
         found = _own(_names(tasks), items or OWN_ITEMS, seed, errors, usage)
-        facts["tasks"] = {
-            task: {score: _facts(one, bool(errors)) for score, one in scores.items()}
-            for task, scores in found.items()
-        }
+        facts["tasks"] = evaluated.own_facts(found, bool(errors))
         if not as_json:
-            _show_own(found, errors)
+            evaluated.show_own(found, errors)
     else:
         scored = _harness(harness, include_path, model, items, errors, usage)
-        facts["metrics"] = [_scored_facts(before, after) for before, after in scored]
+        facts["metrics"] = evaluated.scored_facts(scored)
         if not as_json:
-            _show_scored(scored, errors)
+            evaluated.show_scored(scored, errors)
     if as_json:
         display.emit_json(facts)
 
@@ -151,7 +146,9 @@ def _own(
             tell(f"asking with {error}", 0.2 + 0.8 * number / len(errors))
             with injected(model, error, usage=usage):
                 answers.append(questions.ask(model))
-    asked = {name: [name] for name in names} | ({ALL_TASKS: names} if len(names) > 1 else {})
+    asked = {name: [name] for name in names} | (
+        {evaluated.ALL_TASKS: names} if len(names) > 1 else {}
+    )
     before, after = questions.unperturbed, answers or [questions.unperturbed]
     return {
         name: {
@@ -207,121 +204,3 @@ def _of_user(folder: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
         raise InputError(f"{folder}: no tokenizer (tokenizer.json) in this folder")
     model.eval()
     return model, tokenizer
-
-
-def _facts(one: "Comparison", perturbed: bool) -> dict[str, Any]:
-    """A comparison for machines; without an error there is nothing to compare."""
-    if not perturbed:
-        return {"before": asdict(one.before)}
-    return {
-        **{name: asdict(getattr(one, name)) for name in ("before", "after", "change")},
-        "worse": one.test.worse.tolist(),
-        "better": one.test.better.tolist(),
-        "mcnemar_p": one.test.p,
-        "detectable": one.detectable,
-    }
-
-
-def _judged(
-    before: "Scored", after: "list[Scored]"
-) -> "tuple[Difference | None, Comparison | None]":
-    """The change where items have numbers, and its test where they are right or wrong."""
-    import numpy as np
-
-    from offsim.accuracy import difference
-    from offsim.accuracy.comparison import compare
-
-    runs = [before, *after]
-    if not after or not all(one.paired for one in runs):
-        return None, None
-    values = np.stack([one.values for one in after])
-    binary = all(one.binary for one in runs)
-    compared = compare(before.values == 1, values == 1) if binary else None
-    return difference(before.values, values), compared
-
-
-def _scored_facts(before: "Scored", after: "list[Scored]") -> dict[str, Any]:
-    """A metric of the harness for machines."""
-    change, compared = _judged(before, after)
-    return {
-        "task": before.task,
-        "metric": before.metric,
-        "filter": before.filter,
-        "items": len(before.items),
-        "before": before.value,
-        "before_stderr": before.stderr,
-        "after": [one.value for one in after],
-        "after_stderr": [one.stderr for one in after],
-        **({"change": asdict(change)} if change is not None else {}),
-        **({"mcnemar_p": compared.test.p} if compared is not None else {}),
-        **({"detectable": compared.detectable} if compared is not None else {}),
-    }
-
-
-def _between(one: "Difference", sign: str = "") -> str:
-    mean, low, high = (round(value, 3) + 0.0 for value in (one.mean, one.low, one.high))  # no -0
-    return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
-
-
-def _show_own(found: "dict[str, dict[str, Comparison]]", errors: "list[WeightError]") -> None:
-    """One table for ICA and one for PIA."""
-    import pandas as pd
-
-    from offsim.accuracy import holm
-
-    for score in ("ica", "pia"):
-        scores = {name: of[score] for name, of in found.items()}
-        tasks = [name for name in scores if name != ALL_TASKS]
-        corrected = dict(zip(tasks, holm([scores[name].test.p for name in tasks]), strict=True))
-        rows = []
-        for name, one in scores.items():
-            row = {"task": name, "items": one.before.items, "without": _between(one.before)}
-            if errors:
-                row |= {
-                    "with": _between(one.after),
-                    "change": _between(one.change, "+"),
-                    "McNemar p": f"{corrected.get(name, one.test.p):.2g}",
-                    "detectable": f"{one.detectable:.3f}",
-                }
-            rows.append(row)
-        display.show_table(f"{score.upper()} {_under(errors)} [MEASURED]", pd.DataFrame(rows))
-    if errors:
-        typer.echo(
-            "p of the tasks corrected for their number (Holm); detectable: the smallest change "
-            "that so many items show in one seed (power 80 %)"
-        )
-
-
-def _under(errors: "list[WeightError]") -> str:
-    """What tables are of."""
-    if not errors:
-        return "without an error"
-    first = errors[0]
-    size = "" if first.bound is None else f" {first.bound}"
-    seeds = f", {len(errors)} seeds" if len(errors) > 1 else ""
-    return f"without an error and with {first.source}{size} in {first.scope}{seeds}"
-
-
-def _show_scored(scored: "list[tuple[Scored, list[Scored]]]", errors: "list[WeightError]") -> None:
-    """One table of all metrics of the harness."""
-    import numpy as np
-    import pandas as pd
-
-    rows = []
-    for before, after in scored:
-        row: dict[str, Any] = {
-            "task": before.task,
-            "metric": f"{before.metric}, {before.filter}",
-            "items": len(before.items),
-            "without": f"{before.value:.3f} ± {before.stderr:.3f}",
-        }
-        if after:
-            change, compared = _judged(before, after)
-            row |= {
-                "with": f"{np.mean([one.value for one in after]):.3f}",
-                "change": "" if change is None else _between(change, "+"),
-                "McNemar p": "" if compared is None else f"{compared.test.p:.2g}",
-                "detectable": "" if compared is None else f"{compared.detectable:.3f}",
-            }
-        rows.append(row)
-    display.show_table(f"lm-evaluation-harness {_under(errors)} [MEASURED]", pd.DataFrame(rows))

@@ -124,7 +124,7 @@ def evidence_table(data: PaperData) -> Table:
 
 
 def comparisons_table(data: PaperData, parts: tuple[str, ...], caption: str) -> Table:
-    """Pairs of errors: which does more harm; marked where it is certain."""
+    """Pairs of errors: which does more harm; marked where an interval leaves out zero."""
     rows = []
     chosen = data.comparisons[data.comparisons["part"].isin(parts)]
     for row in chosen.to_dict("records"):
@@ -143,6 +143,10 @@ def comparisons_table(data: PaperData, parts: tuple[str, ...], caption: str) -> 
             ]
         )
     head = ["errors", "where", "level", "difference of ICA, points", "KL"]
+    caption = (
+        f"{caption}. Marked where the interval leaves out zero; of 95 % each, and not corrected "
+        f"for the number of these {len(rows)} pairs"
+    )
     return Table(caption, ("MEASURED",), head, rows, words=3)
 
 
@@ -190,8 +194,9 @@ def tolerance_table(data: PaperData) -> Table:
         rows.append([Cell(str(task)), *(_tolerated(by_layer.get(str(layer))) for layer in layers)])
     head = ["task", *(f"layer {layer}" for layer in layers)]
     caption = (
-        f"Largest bound (sigma) that costs a task less than {100 * LOST:g} points for certain, and "
-        "in brackets the smallest one that costs more for certain"
+        f"Largest bound (sigma) of which the interval says that it costs a task less than "
+        f"{100 * LOST:g} points, and in brackets the smallest one of which it says more; intervals "
+        f"of 95 % each, not corrected for the number of tasks, layers and bounds"
     )
     return Table(caption, ("MEASURED",), head, rows)
 

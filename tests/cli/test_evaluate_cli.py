@@ -5,7 +5,7 @@ from typing import Any
 
 import pytest
 
-from offsim.accuracy import Questions, WeightError, difference, injected
+from offsim.accuracy import Questions, WeightError, difference, holm, injected
 from offsim.accuracy.harness import export_task
 from offsim.codec.bounds import Bound
 from offsim.testbed.load import CHECKPOINT, load
@@ -59,6 +59,10 @@ def test_accuracy_is_paired_item_by_item(
         assert len(shown["worse"]) == 2
         assert 0 < shown["detectable"] <= 1
     assert found["tasks"]["all"]["ica"]["change"]["mean"] < 0
+    of_tasks = [found["tasks"][name]["ica"] for name in ("add", "chain")]
+    corrected = holm([one["mcnemar_p"] for one in of_tasks])
+    assert [one["mcnemar_p_holm"] for one in of_tasks] == corrected.tolist()
+    assert "mcnemar_p_holm" not in found["tasks"]["all"]["ica"]  # one test of its own
 
 
 def test_without_an_error_the_model_is_measured_alone(
@@ -82,6 +86,7 @@ def test_tables_say_what_they_are(
     shown = capsys.readouterr().out
     assert "PIA without an error and with codec:cuszp 0.03125 in layers:0-2 [MEASURED]" in shown
     assert "detectable" in shown
+    assert "not corrected for their number" in " ".join(shown.split())
     assert "all" not in shown.split("MEASURED")[1].split("PIA")[0], "one task needs no sum"
 
 
@@ -113,6 +118,8 @@ def test_the_harness_gives_what_own_tasks_give(
         assert (row["metric"], row["filter"], row["items"]) == ("exact_match", score, 12)
         assert row["change"] == expected["change"]
         assert row["mcnemar_p"] == expected["mcnemar_p"]
+        assert expected["mcnemar_p_holm"] == expected["mcnemar_p"]  # of one task
+        assert row["mcnemar_p_holm"] == pytest.approx(min(1, 2 * row["mcnemar_p"]))  # of two
         assert row["before"] == expected["before"]["mean"]
         assert sum(row["after"]) / 2 == pytest.approx(expected["after"]["mean"])
     asked = ("--harness", "offsim_add", "--include-path", str(data), "--items", "3")

@@ -60,7 +60,10 @@ def pairs(entries: Sequence[Entry]) -> Iterator[Pair]:
 
 
 def comparisons_table(entries: Sequence[Entry], results: Results) -> pd.DataFrame:
-    """A row for each pair: ICA of the second less the first, 0..1, and the same of KL, nats."""
+    """A row for each pair: ICA of the second less the first, 0..1, and the same of KL, nats.
+
+    Intervals are of 95 % each and not corrected for the number of pairs.
+    """
     rows = []
     for pair in pairs(entries):
         if not all(results.has(cell) for cell in pair.cells):
