@@ -15,8 +15,8 @@ from offsim.study.paper.tolerance import LOST
 from offsim.study.paper.verdicts import MEANINGS, PAPERS, joined
 
 Row = Mapping[Hashable, object]
-FEW = "too few changed"
-"""Where so few items changed that no change of their number could be told from chance."""
+FEW = "too few items"
+"""Where not even a change of all items could be told from chance."""
 
 
 def paper_table(data: PaperData, part: str) -> Table:

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from offsim.accuracy import Difference, detectable_change, holm, mcnemar
+from offsim.accuracy import Difference, holm, mcnemar
+from offsim.accuracy.comparison import detectable
 from offsim.study.paper.design import Entry
 from offsim.study.paper.numbers import BASELINES, PUBLISHED, Published
 from offsim.study.paper.plan import QUESTIONS
@@ -110,7 +111,7 @@ def _measured(entry: Entry, results: Results) -> dict[str, object]:
         "seeds": len(results.runs(cell)),
         **found,
         "p": _short(test.p),
-        "detectable": _short(detectable_change(items, test.discordance)),
+        "detectable": _short(detectable(items, test.discordance)),
         "seconds": _short(sum(run.seconds for run in results.runs(cell))),
     }
 

@@ -2,6 +2,7 @@ from pathlib import Path
 
 import pytest
 
+from offsim.accuracy.comparison import detectable
 from offsim.study.paper.comparisons import comparisons_table
 from offsim.study.paper.design import Entry, entries
 from offsim.study.paper.estimates import base_table, cells_table, tasks_table
@@ -28,6 +29,14 @@ def test_a_cell_has_its_change_and_the_papers_number(tmp_path: Path) -> None:
     assert row["p"] <= row["p_holm"] < 1e-6
     assert table.loc[table["part"] == "9", "kl"].isna().all()
     assert "PIA unreadable" in set(table["paper_note"])
+
+
+def test_a_change_is_detectable_where_hardly_an_item_changes(tmp_path: Path) -> None:
+    known = made(tmp_path, ("6",), lambda entry: RIGHT)
+    table = cells_table(known, Results(tmp_path, PLAN), None)
+    least = detectable(440, 0.0)  # of so many items, where none changes
+    assert least == pytest.approx(0.018, abs=0.001)
+    assert table["detectable"].tolist() == pytest.approx([least] * len(table), rel=1e-4)
 
 
 def test_tasks_are_cut_out_of_the_items(tmp_path: Path) -> None:
