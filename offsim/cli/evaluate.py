@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from offsim.cli import display, evaluated, options
+from offsim.cli import display, options
 from offsim.cli.groups import grouped
 from offsim.cli.weight_errors import Asked
 
@@ -13,12 +13,13 @@ if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
     from offsim.accuracy import WeightError
-    from offsim.accuracy.comparison import Comparison
-    from offsim.accuracy.harness import Scored
+    from offsim.accuracy.harness import HarnessTasks
     from offsim.accuracy.scopes import Usage
 
 HARNESS = "lm-evaluation-harness"
+TEXTS = "Perplexity and divergence"
 OWN_ITEMS = 100
+SEQUENCES, LENGTH = 64, 128
 
 
 @grouped
@@ -52,24 +53,48 @@ def evaluate(
         Path | None,
         typer.Option(
             help="Folder of any transformers MoE model with its tokenizer, in place of the "
-            "embedded model.",
-            rich_help_panel=HARNESS,
+            "embedded model; needs --harness or --text.",
         ),
     ] = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(
+            help="Text file (UTF-8) of which perplexity and divergence are taken; by default the "
+            "embedded model reads held-out texts of its own.",
+            rich_help_panel=TEXTS,
+        ),
+    ] = None,
+    sequences: Annotated[
+        int,
+        typer.Option(
+            help=f"Of {LENGTH} tokens each that are read; their logits stay in memory.",
+            min=1,
+            rich_help_panel=TEXTS,
+        ),
+    ] = SEQUENCES,
     as_json: options.Json = False,
 ) -> None:
     """Measure accuracy with an error in the experts, paired item by item with no error.
 
-    Intervals are of 95 %, over items and, where several, over seeds of the noise.
+    Besides: how far greedy answers stay the same, perplexity, and the divergence (KL) of the
+    next-token distribution from the model without an error. Intervals are of 95 %, over items or
+    sequences and, where several, over seeds of the noise.
 
     Example: offsim evaluate --tasks add,chain --error uniform --bound sigma:0.5 --scope layer:3
     """
+    from offsim.accuracy import injected
+    from offsim.cli.evaluated import HarnessMetrics, OwnTasks, Part, ReadTexts
     from offsim.errors import InputError
+    from offsim.files import read_text
 
-    if harness is None and (include_path is not None or model is not None):
-        raise InputError("--include-path and --model are of the harness; give --harness too")
-    if harness is not None and (tasks is not None or seed):
-        raise InputError("--tasks and --seed are of the embedded tasks; leave out --harness")
+    if harness is None and include_path is not None:
+        raise InputError("--include-path is of the harness; give --harness too")
+    if harness is None and model is not None and text is None:
+        raise InputError("--model answers the harness or reads a text; give --harness or --text")
+    if (harness is not None or model is not None) and (tasks is not None or seed):
+        raise InputError(
+            "--tasks and --seed are of the embedded tasks; leave out --harness and --model"
+        )
     if model is not None and not (model / "config.json").is_file():
         raise InputError(f"{model}: no model (config.json, *.safetensors) in this folder")
     errors, usage = asked.errors(), asked.usage()
@@ -78,18 +103,67 @@ def evaluate(
         "error": errors[0].model_dump(mode="json", exclude={"seed"}) if errors else None,
         "seeds": len(errors),
     }
-    if harness is None:
-        found = _own(_names(tasks), items or OWN_ITEMS, seed, errors, usage)
-        facts["tasks"] = evaluated.own_facts(found, bool(errors))
+    names = _names(tasks)
+    written = None if text is None else read_text(text)
+    of_harness = _harness_tasks(harness, include_path, items)
+    with display.progress(quiet=of_harness is not None) as tell:  # the harness has its own bars
+        tell("loading the model", 0.0)
+        loaded, tokenizer = _loaded(model)
+        _check_places(loaded, errors, usage)
+        tell("asking without an error", 0.1)
+        parts: list[Part] = []
+        if of_harness is not None:
+            parts.append(HarnessMetrics(of_harness, loaded, tokenizer))
+        elif model is None:
+            parts.append(OwnTasks(loaded, names, items or OWN_ITEMS, seed))
+        if written is not None or of_harness is None:
+            parts.append(ReadTexts(loaded, _sequences(written, text, tokenizer, sequences)))
+        for number, error in enumerate(errors):
+            tell(f"asking with {error}", 0.2 + 0.8 * number / len(errors))
+            with injected(loaded, error, usage=usage):
+                for part in parts:
+                    part.ask(loaded)
+    for part in parts:
+        facts |= part.facts()
         if not as_json:
-            evaluated.show_own(found, errors)
-    else:
-        scored = _harness(harness, include_path, model, items, errors, usage)
-        facts["metrics"] = evaluated.scored_facts(scored)
-        if not as_json:
-            evaluated.show_scored(scored, errors)
+            part.show(errors)
     if as_json:
         display.emit_json(facts)
+
+
+def _sequences(
+    written: str | None, path: Path | None, tokenizer: "PreTrainedTokenizerBase | None", most: int
+) -> list[list[int]]:
+    """Sequences of one length of a text, or of the embedded model's own texts.
+
+    Raises:
+        InputError: the text is too short, or has characters that the embedded model does not read.
+    """
+    from offsim.accuracy import embedded_texts, pieces
+    from offsim.errors import InputError
+    from offsim.testbed import tokenizer as embedded
+
+    if written is None:
+        return embedded_texts(most, LENGTH)
+    if tokenizer is not None:
+        return pieces(tokenizer.encode(written, add_special_tokens=False), most, LENGTH)
+    try:
+        ids = embedded.encode("\n" + written)  # every text of its training follows an end of line
+    except ValueError as error:
+        raise InputError(
+            f"{path}: {error}; the embedded model reads ASCII, --model another one"
+        ) from error
+    return pieces(ids, most, LENGTH)
+
+
+def _harness_tasks(
+    names: list[str] | None, include_path: Path | None, items: int | None
+) -> "HarnessTasks | None":
+    if names is None:
+        return None
+    from offsim.accuracy.harness import HarnessTasks
+
+    return HarnessTasks(names, include_path, items)
 
 
 def _names(tasks: str | None) -> list[str]:
@@ -121,68 +195,15 @@ def _check_places(
         error.scope.mask(places)
 
 
-def _own(
-    names: list[str],
-    items: int,
-    seed: int,
-    errors: "list[WeightError]",
-    usage: "Usage | None",
-) -> "dict[str, dict[str, Comparison]]":
-    """By task, and of several together, ICA and PIA without an error and with it."""
-    with display.progress() as tell:
-        tell("loading the embedded model", 0.0)
-        import numpy as np
-
-        from offsim.accuracy import Questions, injected
-        from offsim.accuracy.comparison import compare
-        from offsim.testbed.load import load
-
-        model = load()
-        _check_places(model, errors, usage)
-        tell("asking without an error", 0.1)
-        questions = Questions(model, items, seed, names)
-        answers = []
-        for number, error in enumerate(errors):
-            tell(f"asking with {error}", 0.2 + 0.8 * number / len(errors))
-            with injected(model, error, usage=usage):
-                answers.append(questions.ask(model))
-    asked = {name: [name] for name in names} | (
-        {evaluated.ALL_TASKS: names} if len(names) > 1 else {}
-    )
-    before, after = questions.unperturbed, answers or [questions.unperturbed]
-    return {
-        name: {
-            "ica": compare(before.ica(*of), np.stack([one.ica(*of) for one in after])),
-            "pia": compare(before.pia(*of), np.stack([one.pia(*of) for one in after])),
-        }
-        for name, of in asked.items()
-    }
-
-
-def _harness(
-    tasks: list[str],
-    include_path: Path | None,
+def _loaded(
     folder: Path | None,
-    items: int | None,
-    errors: "list[WeightError]",
-    usage: "Usage | None",
-) -> "list[tuple[Scored, list[Scored]]]":
-    """Each metric of the harness without an error, and with it under each seed."""
-    from offsim.accuracy import injected
-    from offsim.accuracy.harness import HarnessTasks, language_model
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase | None]":
+    """The embedded model, which has no such tokenizer, or a model of the user's."""
+    if folder is not None:
+        return _of_user(folder)
     from offsim.testbed.load import load
 
-    asked = HarnessTasks(tasks, include_path, items)
-    model, tokenizer = (load(), None) if folder is None else _of_user(folder)
-    _check_places(model, errors, usage)
-    lm = language_model(model, tokenizer)
-    with injected(model):
-        before = asked.ask(lm)
-    after = []
-    for error in errors:
-        with injected(model, error, usage=usage):
-            after.append(asked.ask(lm))
-    return [(one, [run[at] for run in after]) for at, one in enumerate(before)]
+    return load(), None
 
 
 def _of_user(folder: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
