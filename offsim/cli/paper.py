@@ -20,8 +20,8 @@ def paper(
         list[str] | None,
         typer.Option(
             "--part",
-            help="Only this part, a table (3 to 9) or codecs, matrices, experts, layers, real; may "
-            "be given several times.",
+            help="Only this part, a table (3 to 9) or codecs, matrices, experts, uneven, layers, "
+            "real; may be given several times.",
         ),
     ] = None,
     quick: Annotated[

@@ -101,6 +101,10 @@ def _html(data: PaperData, pictures: dict[str, Picture | None]) -> str:
         halves=tables.comparisons_table(
             data, ("matrices", "experts"), "Matrices and halves against each other, paired"
         ),
+        uneven=tables.uneven_table(data) if "uneven" in measured else None,
+        against_one=tables.comparisons_table(
+            data, ("uneven",), "Two bounds against one of the same size, paired"
+        ),
         tolerance=tables.tolerance_table(data),
         usage=tables.usage_table(data),
     )

@@ -40,7 +40,8 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     ),
     "comparisons": (
         *("part", "place", "level", "unit", "how", "first", "second"),
-        *("ica_apart", "ica_low", "ica_high", "kl_first", "kl_second", "kl_low", "kl_high"),
+        *("ica_apart", "ica_low", "ica_high"),
+        *("kl_first", "kl_second", "kl_apart", "kl_low", "kl_high"),
     ),
     "tolerance": ("task", "layer", "tolerates", "loses"),
     "usage": ("layer", "imbalance", "utilisation", "entropy", "gini"),

@@ -6,6 +6,7 @@ import pandas as pd
 
 from offsim.report.paper_data import PaperData
 from offsim.report.text import number
+from offsim.study.paper.uneven import UNIFORM
 from offsim.study.paper.verdicts import joined
 
 VERDICTS = ("holds", "does not hold", "cannot be told")
@@ -39,7 +40,7 @@ def answer(data: PaperData) -> list[tuple[int, str]]:
 
 def beyond(data: PaperData) -> list[str]:
     """What errors of several kinds and places come to, in sentences."""
-    return [*_sources(data), *_halves(data)]
+    return [*_sources(data), *_halves(data), *_uneven(data)]
 
 
 def missing(data: PaperData) -> list[str]:
@@ -93,6 +94,13 @@ def _halves(data: PaperData) -> Iterator[str]:
         }
         named = "; ".join(f"in {what.format(place)} {text}" for place, text in lost.items())
         yield f"Uniform noise of {level:g} sigma costs, {named} of ICA."
+
+
+def _uneven(data: PaperData) -> Iterator[str]:
+    rows = data.comparisons[data.comparisons["part"] == "uneven"]
+    for name in rows["second"].unique():
+        if text := _times(_pair(rows, UNIFORM, name)):
+            yield f"At an equal size, {name} diverges {text} as one bound for all."
 
 
 def _pair(rows: pd.DataFrame, first: str, second: str) -> pd.DataFrame:

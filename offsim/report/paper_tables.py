@@ -140,12 +140,35 @@ def comparisons_table(data: PaperData, parts: tuple[str, ...], caption: str) -> 
                 Cell(_level(row)),
                 Cell("{:+.1f} [{:+.1f}, {:+.1f}]".format(*apart), marked=sure),
                 Cell(f"{number(ratio, 2)} times", marked=certain),
+                Cell(_kl_apart(row), marked=certain),
             ]
         )
-    head = ["errors", "where", "level", "difference of ICA, points", "KL"]
+    head = ["errors", "where", "level", "difference of ICA, points", "KL", "difference of KL, nats"]
     caption = (
         f"{caption}. Marked where the interval leaves out zero; of 95 % each, and not corrected "
         f"for the number of these {len(rows)} pairs"
+    )
+    return Table(caption, ("MEASURED",), head, rows, words=3)
+
+
+def uneven_table(data: PaperData) -> Table:
+    """Two bounds of the size of one."""
+    rows = [
+        [
+            Cell(str(row["place"])),
+            Cell(_level(row)),
+            Cell(str(row["bound"])),
+            Cell(_bits(row)),
+            Cell(_share(row["ica"])),
+            Cell(_change(row, "ica_change")),
+            Cell(_kl(row)),
+        ]
+        for row in data.part("uneven").to_dict("records")
+    ]
+    head = ["bounds", "size of", "bound", "bits a weight", "ICA, %", "change, points", "KL"]
+    caption = (
+        "Two bounds of the size of one, in all experts, by cuszp: a tight one of 0.71 times that "
+        "one, and a loose one at which all blobs together are as large"
     )
     return Table(caption, ("MEASURED",), head, rows, words=3)
 
@@ -282,6 +305,11 @@ def _change(row: Row, name: str) -> str:
 def _kl(row: Row) -> str:
     value = float(str(row["kl"]))
     return f"{value:.2g}" if math.isfinite(value) else NOTHING
+
+
+def _kl_apart(row: Row) -> str:
+    ends = (float(str(row[f"kl_{end}"])) for end in ("apart", "low", "high"))
+    return "{:+.2g} [{:+.2g}, {:+.2g}]".format(*ends)
 
 
 def _theirs(row: Row) -> str:

@@ -20,7 +20,7 @@ from offsim.study.paper.tolerance import tolerance_table
 from offsim.trace.statistics import use_table
 from tests.builders import trace_of
 from tests.report.test_page import _read
-from tests.study.paper.made import PLAN, RIGHT, made
+from tests.study.paper.made import PLAN, RIGHT, UNEVEN, made
 
 TRACE = trace_of([[[0, 1]] * 9, [[1, 2]] * 9])
 
@@ -29,7 +29,7 @@ def study(out: Path, *parts: str) -> Path:
     def ica(entry: Entry) -> float:
         return RIGHT - 0.2 * entry.level
 
-    known, results = made(out, parts, ica), Results(out, PLAN)
+    known, results = made(out, parts, ica, uneven=UNEVEN), Results(out, PLAN)
     tasks = tasks_table(known, results)
     tables = {
         "cells": cells_table(known, results, None),
@@ -73,12 +73,20 @@ def test_the_page_is_whole_and_alone(tmp_path: Path) -> None:
     assert "58 / ? (PIA unreadable)" in page.text
     assert "This is a quick look" in page.text
     assert (
-        "Not all cells are measured of the parts 3, 4, 5, 7, 8, codecs, experts, layers, real:"
-        in page.text
+        "Not all cells are measured of the parts 3, 4, 5, 7, 8, codecs, experts, layers, real, "
+        "uneven:" in page.text
     )
     assert (
         text.count("MEASURED</span>") == len(page.images) + page.tags.count("table") - 1
     )  # of facts
+
+
+def test_two_bounds_of_the_size_of_one_are_on_the_page(tmp_path: Path) -> None:
+    page = _read(write_paper_report(study(tmp_path, "uneven")))
+    assert "Two bounds of the size of one, in all experts, by cuszp" in page.text
+    assert "mean-abs:0.6, mean-abs:0.15 in top4:all" in page.text
+    assert "down tight, gate and up loose against one bound" in page.text
+    assert "not corrected for the number of these 8 pairs" in page.text
 
 
 def test_what_is_not_measured_is_not_shown(tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def cells_table(entries: Sequence[Entry], results: Results, sizes: Sizes | None)
             "unit": entry.unit,
             "questions": entry.cell.questions,
             "scope": str(entry.cell.error.scope),
-            "bound": "" if entry.cell.error.bound is None else str(entry.cell.error.bound),
+            "bound": entry.cell.bound_text,
             **_measured(entry, results),
             **_sized(entry, sizes),
             **_published(entry),
@@ -118,6 +118,8 @@ def _measured(entry: Entry, results: Results) -> dict[str, object]:
 
 def _sized(entry: Entry, sizes: Sizes | None) -> dict[str, object]:
     """Bits a weight where the size of this error is known: all experts."""
+    if entry.bits is not None:
+        return {"bits": _short(entry.bits), "bits_label": "MEASURED"}
     point = None
     if entry.part == "codecs" and sizes is not None:
         bound = entry.cell.error.bound

@@ -15,10 +15,11 @@ from offsim.study.paper.design import PARTS, Entry, entries
 from offsim.study.paper.estimates import base_table, cells_table, tasks_table
 from offsim.study.paper.plan import QUESTIONS, Plan
 from offsim.study.paper.results import Results
-from offsim.study.paper.run import SIZES, Ground, measure
+from offsim.study.paper.run import SIZES, UNEVEN, Ground, measure
 from offsim.study.paper.sizes import Sizes
 from offsim.study.paper.takeaways import takeaways_table
 from offsim.study.paper.tolerance import tolerance_table
+from offsim.study.paper.uneven import Uneven
 from offsim.study.plan import Progress, part
 from offsim.trace.statistics import use_table
 
@@ -53,9 +54,10 @@ def paper_study(
     ground = Ground(model, name, plan, out)
     measure(ground, parts, part(progress, 0.0, 0.95))
     progress("intervals and tables", 0.95)
-    path = out / SIZES
+    path, tables_at = out / SIZES, out / UNEVEN
     sizes = read_json(path, Sizes) if path.exists() else None
-    known = [entry for one in PARTS for entry in entries(one, ground.depth, sizes)]
+    uneven = read_json(tables_at, Uneven) if tables_at.exists() else None
+    known = [entry for one in PARTS for entry in entries(one, ground.depth, sizes, uneven)]
     results = Results(out, plan)
     tables = _tables(known, results, ground, sizes)
     for table, frame in tables.items():

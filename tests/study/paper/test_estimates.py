@@ -9,7 +9,7 @@ from offsim.study.paper.estimates import base_table, cells_table, tasks_table
 from offsim.study.paper.plan import QUESTIONS
 from offsim.study.paper.results import Results
 from offsim.study.paper.sizes import SizePoint, Sizes
-from tests.study.paper.made import DEPTH, PLAN, RIGHT, made
+from tests.study.paper.made import DEPTH, PLAN, RIGHT, UNEVEN, made
 
 
 def by_level(entry: Entry) -> float:
@@ -95,3 +95,22 @@ def test_bits_that_no_blob_has_are_estimated(tmp_path: Path) -> None:
         "sz3": "MEASURED",
     }
     assert own.loc["uniform", "bits"] == 4.0
+
+
+def test_two_bounds_are_held_against_the_one_of_their_size(tmp_path: Path) -> None:
+    def ica(entry: Entry) -> float:
+        return RIGHT - {"one bound": 0.1, "hot tight, cold loose": 0.05}.get(entry.place, 0.2)
+
+    known = made(tmp_path, ("uneven",), ica, uneven=UNEVEN)
+    results = Results(tmp_path, PLAN)
+    cells = cells_table(known, results, None).set_index(["place", "level"])
+    row = cells.loc[("hot tight, cold loose", 0.3)]
+    assert (row["bits"], row["bits_label"], row["seeds"]) == (4.01, "MEASURED", 1)
+    assert row["bound"] == "mean-abs:0.6, mean-abs:0.15 in top4:all"
+    table = comparisons_table(known, results)
+    assert set(table["first"]) == {"one bound"}
+    assert len(table) == 4 * 2
+    hot = table[table["second"] == "hot tight, cold loose"].iloc[0]
+    assert hot["ica_apart"] == pytest.approx(0.05, abs=0.01)
+    assert hot["kl_apart"] == pytest.approx(-0.05)
+    assert hot["ica_low"] <= hot["ica_apart"] <= hot["ica_high"]
