@@ -1,5 +1,6 @@
 """`offsim study paper`: the base paper's tables on the embedded model, and beyond."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -40,13 +41,14 @@ def paper(
     """
     from offsim.files import check_writable
 
+    started = time.perf_counter()
     check_writable(out)
     with display.progress() as tell:
         tell("starting", 0.0)
         from offsim.report.paper import write_paper_report
         from offsim.study.paper.design import PARTS
         from offsim.study.paper.plan import FULL, QUICK, QUICK_PARTS
-        from offsim.study.paper.study import paper_study
+        from offsim.study.paper.study import finished, paper_study
         from offsim.study.study import MODEL
         from offsim.testbed.load import load
 
@@ -54,10 +56,16 @@ def paper(
         facts = paper_study(load(), MODEL, QUICK if quick else FULL, out, chosen, tell)
         tell("writing the page", 1.0)
         page = write_paper_report(out)
+    finished(out, facts, time.perf_counter() - started)
     if as_json:
         display.emit_json(facts)
         return
     show_paper(facts, out)
+    call = facts["calls"][-1]
+    typer.echo(
+        f"{call['runs']} runs in {call['seconds']:.0f} s of wall time from the start to the page "
+        "[MEASURED]"
+    )
     typer.echo(f"page: {page}")
 
 

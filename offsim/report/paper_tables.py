@@ -1,7 +1,8 @@
 """Tables of the paper study's page: cells of text made of its numbers."""
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
@@ -257,9 +258,20 @@ def facts_table(data: PaperData) -> Table:
         "processor": f"{summary['machine']['cpu']}, {summary['machine']['cores']} cores",
         "measured on": summary["machine"]["measured_on"],
         "offsim": summary["offsim"],
+        **_calls(summary.get("calls", [])),
     }
     rows = [[Cell(name), Cell(str(value))] for name, value in facts.items()]
     return Table("Model, questions and machine", (), [], rows, words=2)
+
+
+def _calls(calls: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Calls that came to their end, with their wall time from the start to the page."""
+    return {
+        f"call {at}, from its start to the page": f"{call['runs']} runs of the parts "
+        f"{', '.join(call['parts'])} in {number(call['seconds'] / 60, 1)} minutes (MEASURED)"
+        for at, call in enumerate(calls, 1)
+        if call["seconds"] is not None
+    }
 
 
 def parts_table(data: PaperData) -> Table:

@@ -95,6 +95,11 @@ class Ground:
         return Texts(self.model, embedded_texts(self.plan.sequences, self.plan.length))
 
     @cached_property
+    def made(self) -> list[Path]:
+        """Runs that were made with this and not there before, in their order."""
+        return []
+
+    @cached_property
     def _asked(self) -> dict[str, Questions]:
         return {}
 
@@ -227,6 +232,7 @@ def _run(ground: Ground, left: Sequence[tuple[Entry, int]], progress: Progress) 
         if not path.exists():
             progress(f"asking the model without an error: {name}", 0.0)
             _write(path, ground.unperturbed(name))
+            ground.made.append(path)
     tell = _with_time_left(progress, len(left))
     for number, (entry, seed) in enumerate(left):
         what = ", ".join(map(str, entry.cell.errors(seed)))
@@ -234,6 +240,7 @@ def _run(ground: Ground, left: Sequence[tuple[Entry, int]], progress: Progress) 
         path = outcome_path(ground.out, entry.cell.name, seed)
         if not path.exists():  # another study may have done it meanwhile
             _write(path, ground.outcome(entry.cell, seed))
+            ground.made.append(path)
 
 
 def _write(path: Path, outcome: Outcome) -> None:
