@@ -43,6 +43,7 @@ def test_a_folder_gets_the_file_the_tables_and_the_figures(
         "cells.csv",
         "joints.csv",
         "layers.png",
+        "report.html",
     }
     shown = capsys.readouterr()
     assert "9 cells (9 of layers) at 3 bounds with 1 seed, and 6 joint injections" in shown.err
