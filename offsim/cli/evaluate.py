@@ -84,19 +84,9 @@ def evaluate(
     """
     from offsim.accuracy import injected
     from offsim.cli.evaluated import HarnessMetrics, OwnTasks, Part, ReadTexts
-    from offsim.errors import InputError
     from offsim.files import read_text
 
-    if harness is None and include_path is not None:
-        raise InputError("--include-path is of the harness; give --harness too")
-    if harness is None and model is not None and text is None:
-        raise InputError("--model answers the harness or reads a text; give --harness or --text")
-    if (harness is not None or model is not None) and (tasks is not None or seed):
-        raise InputError(
-            "--tasks and --seed are of the embedded tasks; leave out --harness and --model"
-        )
-    if model is not None and not (model / "config.json").is_file():
-        raise InputError(f"{model}: no model (config.json, *.safetensors) in this folder")
+    _check_options(harness, include_path, model, text, own=tasks is not None or bool(seed))
     errors, usage = asked.errors(), asked.usage()
     facts: dict[str, Any] = {
         "label": "MEASURED",
@@ -110,14 +100,17 @@ def evaluate(
         tell("loading the model", 0.0)
         loaded, tokenizer = _loaded(model)
         _check_places(loaded, errors, usage)
+        texts = None
+        if written is not None or of_harness is None:
+            texts = _sequences(written, text, tokenizer, sequences)
         tell("asking without an error", 0.1)
         parts: list[Part] = []
         if of_harness is not None:
             parts.append(HarnessMetrics(of_harness, loaded, tokenizer))
         elif model is None:
             parts.append(OwnTasks(loaded, names, items or OWN_ITEMS, seed))
-        if written is not None or of_harness is None:
-            parts.append(ReadTexts(loaded, _sequences(written, text, tokenizer, sequences)))
+        if texts is not None:
+            parts.append(ReadTexts(loaded, texts))
         for number, error in enumerate(errors):
             tell(f"asking with {error}", 0.2 + 0.8 * number / len(errors))
             with injected(loaded, error, usage=usage):
@@ -129,6 +122,29 @@ def evaluate(
             part.show(errors)
     if as_json:
         display.emit_json(facts)
+
+
+def _check_options(
+    harness: list[str] | None,
+    include_path: Path | None,
+    model: Path | None,
+    text: Path | None,
+    *,
+    own: bool,
+) -> None:
+    """Refuse options that do not go together; `own` are those of the embedded tasks."""
+    from offsim.errors import InputError
+
+    if harness is None and include_path is not None:
+        raise InputError("--include-path is of the harness; give --harness too")
+    if harness is None and model is not None and text is None:
+        raise InputError("--model answers the harness or reads a text; give --harness or --text")
+    if (harness is not None or model is not None) and own:
+        raise InputError(
+            "--tasks and --seed are of the embedded tasks; leave out --harness and --model"
+        )
+    if model is not None and not (model / "config.json").is_file():
+        raise InputError(f"{model}: no model (config.json, *.safetensors) in this folder")
 
 
 def _sequences(
