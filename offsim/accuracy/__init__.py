@@ -18,7 +18,7 @@ from offsim.accuracy.statistics import (
     mcnemar,
 )
 from offsim.accuracy.tasks import Accuracy, accuracy
-from offsim.accuracy.texts import Reading, Texts, embedded_texts
+from offsim.accuracy.texts import Reading, Texts, embedded_texts, pieces
 
 __all__ = [
     "ALL",
@@ -42,6 +42,7 @@ __all__ = [
     "holm",
     "injected",
     "mcnemar",
+    "pieces",
     "scaled_layer",
     "source_named",
 ]

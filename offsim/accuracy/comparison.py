@@ -1,6 +1,7 @@
-"""Accuracy before and after an error: both with their intervals, the change, and its test."""
+"""Accuracy and texts before and after an error: both with their intervals, and the change."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -9,6 +10,7 @@ import numpy.typing as npt
 from scipy.optimize import brentq
 from scipy.stats import binomtest, norm
 
+from offsim.accuracy.questions import Answers
 from offsim.accuracy.statistics import (
     CONFIDENCE,
     Difference,
@@ -17,6 +19,7 @@ from offsim.accuracy.statistics import (
     difference,
     mcnemar,
 )
+from offsim.accuracy.texts import Reading
 
 ALPHA, POWER = 0.05, 0.8
 
@@ -106,3 +109,71 @@ def detectable(items: int, discordance: float) -> float:
     if items <= za**2:
         return math.inf
     return float(brentq(lambda d: items * d - (za + zb * math.sqrt(1 - d)) ** 2, 0, 1))
+
+
+@dataclass(frozen=True, slots=True)
+class Divergence:
+    """How an error changes what a model predicts of texts, paired by sequence.
+
+    Attributes:
+        kl: KL(without || with the error) of the next-token distribution, nats a token.
+        nll: change of the negative log-likelihood, nats a token.
+        before: perplexity without the error, >= 1.
+        after: perplexity with it, the geometric mean over seeds, >= 1; its ends are those of the
+            paired change from `before`.
+    """
+
+    kl: Difference
+    nll: Difference
+    before: float
+    after: Difference
+
+
+def diverged(before: Reading, after: Sequence[Reading]) -> Divergence:
+    """Compare readings of the same texts, whose sequences count alike.
+
+    Args:
+        before: without the error.
+        after: with it, one a seed.
+
+    Raises:
+        InputError: nothing to compare, or other texts.
+    """
+    kl, nll = (np.array([getattr(one, name) for one in after]) for name in ("kl", "nll"))
+    change = difference(before.nll, nll)
+    without = math.exp(before.nll.mean())
+    mean, low, high = (without * math.exp(one) for one in (change.mean, change.low, change.high))
+    return Divergence(
+        kl=difference(np.zeros(len(before.kl)), kl),
+        nll=change,
+        before=without,
+        after=Difference(mean, low, high, change.items, change.seeds),
+    )
+
+
+@dataclass(frozen=True, slots=True)
+class Continued:
+    """How far greedy answers with an error are those without one.
+
+    Attributes:
+        agreement: share of the tokens of an answer before the first other one, mean 0..1.
+        exact: share of the answers that are the same to the end, 0..1.
+    """
+
+    agreement: Difference
+    exact: Difference
+
+
+def continued(after: Sequence[Answers], *tasks: str) -> Continued:
+    """Compare answers with those that the unperturbed model gives to the same items.
+
+    Args:
+        after: with the error, one a seed.
+        tasks: of which; all where none is named.
+
+    Raises:
+        InputError: nothing to compare.
+    """
+    agreed = np.array([one.agreed(*tasks) for one in after])
+    exact = np.array([one.exact(*tasks) for one in after])
+    return Continued(difference(np.zeros(agreed.shape[-1]), agreed), share(exact))

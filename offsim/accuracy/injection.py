@@ -58,8 +58,14 @@ class WeightError(Strict):
         return source_named(self.source)
 
     def __str__(self) -> str:
-        size = "" if self.bound is None else f" {self.bound}"
-        return f"{self.source}{size} in {self.scope}, seed {self.seed}"
+        return f"{self.source}{self.size} in {self.scope}, seed {self.seed}"
+
+    @property
+    def size(self) -> str:
+        """The bound after a blank, 0 where there is no error; empty where none is taken."""
+        if self.bound is None:
+            return " 0" if self.made_by().takes_bound else ""
+        return f" {self.bound}"
 
 
 class Perturbed(Resident):

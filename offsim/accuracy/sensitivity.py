@@ -24,6 +24,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from offsim.accuracy.scopes import Scope
+from offsim.calibration.schema import Machine
 from offsim.codec.bounds import Bound, Kind
 from offsim.errors import InputError
 from offsim.policy.bounds import MATRICES, Bounds, BoundText, Matrix, Strict
@@ -173,6 +174,7 @@ class Regime(Strict):
         above: predicted loss, nats a token.
         up_to: the same.
         joints: how many.
+        right: how many of them are within the tolerance; None in files that do not say.
         median: relative error, |predicted / measured - 1|.
         worst: of them.
         bias: median of predicted / measured - 1.
@@ -181,6 +183,7 @@ class Regime(Strict):
     above: Finite
     up_to: Positive
     joints: int = Field(ge=1)
+    right: int | None = Field(default=None, ge=0)
     median: Finite
     worst: Finite
     bias: Finite
@@ -196,8 +199,10 @@ class Additivity(Strict):
         kendall_tau: between predicted and measured loss; None for fewer than two.
         tolerance: relative error that counts as right.
         within: share of the joints up to some loss that must be right for losses to add up there.
-        holds_up_to: largest predicted loss for which that is so, nats a token; 0 for none.
-        spread: 95 % of the joints up to `holds_up_to` are within this factor, >= 1.
+        holds_up_to: largest predicted loss up to which that is so at every size on the way, from
+            the ten mildest joints on, nats a token; 0 where it is not, or there are fewer.
+        spread: 95 % of the joints up to `holds_up_to`, of all where it is 0, are within this
+            factor, >= 1.
         regimes: by predicted loss, small to large.
     """
 
@@ -263,7 +268,7 @@ class Predicted:
     Attributes:
         kl: nats a token. Its interval holds the ends of all terms at once, which is wide, times
             the factor by which sums were off in joint injections.
-        additive: whether sums of this size were right there.
+        additive: whether sums of this size and of all smaller ones were right there.
     """
 
     kl: Ranged
@@ -284,6 +289,9 @@ class Sensitivity(Strict):
         joints: held-out injections.
         additivity: how right the model was there.
         rises: of each layer.
+        offsim: version that measured it; None in files that do not say.
+        machine: on which the last of it was measured, with the date; likewise.
+        seconds: that all injections took together, s; likewise.
     """
 
     format: Literal["offsim-sensitivity"] = "offsim-sensitivity"
@@ -299,6 +307,9 @@ class Sensitivity(Strict):
     joints: tuple[Joint, ...] = ()
     additivity: Additivity | None = None
     rises: tuple[Rise, ...] = ()
+    offsim: str | None = None
+    machine: Machine | None = None
+    seconds: float | None = Field(default=None, ge=0, allow_inf_nan=False)
 
     @model_validator(mode="after")
     def _checked(self) -> Self:

@@ -29,6 +29,8 @@ TOLERANCE = 0.25
 """Relative error of a predicted loss that counts as right."""
 RIGHT = 0.9
 """Share of the joint injections up to some loss that must be right for losses to add up there."""
+LEAST_JUDGED = 10
+"""With fewer joint injections a share of nine in ten is no share that one could see."""
 COVERED = 0.95
 DECADES = (0.0, 0.001, 0.01, 0.1, 1.0, 1e6)
 """Ends of the ranges of predicted loss that are judged apart, nats a token."""
@@ -173,8 +175,7 @@ def judged(joints: Sequence[Joint]) -> Additivity | None:
     guessed = np.array([joint.predicted.mean for joint in counted])
     off = guessed / measured - 1
     order = np.argsort(guessed, kind="stable")
-    right = np.cumsum(np.abs(off[order]) <= TOLERANCE) / np.arange(1, len(order) + 1)
-    count = int(np.flatnonzero(right >= RIGHT)[-1]) + 1 if (right >= RIGHT).any() else 0
+    count = _trusted(np.abs(off[order]) <= TOLERANCE)
     trusted = order[:count] if count else order
     factors = np.exp(np.abs(np.log(guessed[trusted] / measured[trusted])))
     tau = float(kendalltau(guessed, measured).statistic) if len(counted) > 1 else None
@@ -191,6 +192,24 @@ def judged(joints: Sequence[Joint]) -> Additivity | None:
     )
 
 
+def _trusted(right: npt.NDArray[np.bool_]) -> int:
+    """How many joint injections, the mildest first, are enough of them right at every size.
+
+    A share that is too small at some size ends it: one that is reached again further up is owed to
+    those that are larger, and says nothing of the smaller ones.
+
+    Args:
+        right: whether each is, by rising predicted loss, [joints].
+
+    Returns:
+        None of them, or `LEAST_JUDGED` and more.
+    """
+    shares = np.cumsum(right) / np.arange(1, len(right) + 1)
+    wrong = np.flatnonzero(shares[LEAST_JUDGED - 1 :] < RIGHT)
+    count = LEAST_JUDGED - 1 + int(wrong[0]) if len(wrong) else len(right)
+    return count if count >= LEAST_JUDGED else 0
+
+
 def _regimes(guessed: Values, off: Values) -> list[Regime]:
     found = []
     for above, up_to in pairwise(DECADES):
@@ -201,6 +220,7 @@ def _regimes(guessed: Values, off: Values) -> list[Regime]:
                     above=above,
                     up_to=up_to,
                     joints=len(here),
+                    right=int((np.abs(here) <= TOLERANCE).sum()),
                     median=float(np.median(np.abs(here))),
                     worst=float(np.abs(here).max()),
                     bias=float(np.median(here)),

@@ -125,6 +125,26 @@ def embedded_texts(sequences: int = 64, length: int = 128, seed: int = 0) -> lis
     ]
 
 
+def pieces(ids: Sequence[int], most: int, length: int = 128) -> list[list[int]]:
+    """Consecutive sequences of a text, all of one length; what is left of it is not read.
+
+    A text shorter than that is one sequence.
+
+    Args:
+        ids: tokens of the text.
+        most: sequences, 1 or more.
+        length: tokens of each, 2 or more.
+
+    Raises:
+        InputError: fewer than 2 tokens.
+    """
+    if len(ids) < 2:
+        raise InputError("a text to read has 2 tokens or more")
+    size = min(length, len(ids))
+    count = min(most, len(ids) // size)
+    return [list(ids[start : start + size]) for start in range(0, count * size, size)]
+
+
 def _batches(sequences: Sequence[Sequence[int]]) -> list[torch.Tensor]:
     """Ids [rows, length] int64, neighbours of equal length together."""
     batches: list[list[Sequence[int]]] = []

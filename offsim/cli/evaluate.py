@@ -1,6 +1,5 @@
 """`offsim evaluate`: accuracy with an error in the experts, item by item against none."""
 
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -13,14 +12,14 @@ from offsim.cli.weight_errors import Asked
 if TYPE_CHECKING:
     from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
-    from offsim.accuracy import Difference, WeightError
-    from offsim.accuracy.comparison import Comparison
-    from offsim.accuracy.harness import Scored
+    from offsim.accuracy import WeightError
+    from offsim.accuracy.harness import HarnessTasks
     from offsim.accuracy.scopes import Usage
 
 HARNESS = "lm-evaluation-harness"
+TEXTS = "Perplexity and divergence"
 OWN_ITEMS = 100
-ALL_TASKS = "all"
+SEQUENCES, LENGTH = 64, 128
 
 
 @grouped
@@ -54,47 +53,133 @@ def evaluate(
         Path | None,
         typer.Option(
             help="Folder of any transformers MoE model with its tokenizer, in place of the "
-            "embedded model.",
-            rich_help_panel=HARNESS,
+            "embedded model; needs --harness or --text.",
         ),
     ] = None,
+    text: Annotated[
+        Path | None,
+        typer.Option(
+            help="Text file (UTF-8) of which perplexity and divergence are taken; by default the "
+            "embedded model reads held-out texts of its own.",
+            rich_help_panel=TEXTS,
+        ),
+    ] = None,
+    sequences: Annotated[
+        int,
+        typer.Option(
+            help=f"Of {LENGTH} tokens each that are read; their logits stay in memory.",
+            min=1,
+            rich_help_panel=TEXTS,
+        ),
+    ] = SEQUENCES,
     as_json: options.Json = False,
 ) -> None:
     """Measure accuracy with an error in the experts, paired item by item with no error.
 
-    Intervals are of 95 %, over items and, where several, over seeds of the noise.
+    Besides: how far greedy answers stay the same, perplexity, and the divergence (KL) of the
+    next-token distribution from the model without an error. Intervals are of 95 %, over items or
+    sequences and, where several, over seeds of the noise.
 
     Example: offsim evaluate --tasks add,chain --error uniform --bound sigma:0.5 --scope layer:3
     """
-    from offsim.errors import InputError
+    from offsim.accuracy import injected
+    from offsim.cli.evaluated import HarnessMetrics, OwnTasks, Part, ReadTexts
+    from offsim.files import read_text
 
-    if harness is None and (include_path is not None or model is not None):
-        raise InputError("--include-path and --model are of the harness; give --harness too")
-    if harness is not None and (tasks is not None or seed):
-        raise InputError("--tasks and --seed are of the embedded tasks; leave out --harness")
-    if model is not None and not (model / "config.json").is_file():
-        raise InputError(f"{model}: no model (config.json, *.safetensors) in this folder")
+    _check_options(harness, include_path, model, text, own=tasks is not None or bool(seed))
     errors, usage = asked.errors(), asked.usage()
     facts: dict[str, Any] = {
         "label": "MEASURED",
         "error": errors[0].model_dump(mode="json", exclude={"seed"}) if errors else None,
         "seeds": len(errors),
     }
-    if harness is None:
-        found = _own(_names(tasks), items or OWN_ITEMS, seed, errors, usage)
-        facts["tasks"] = {
-            task: {score: _facts(one, bool(errors)) for score, one in scores.items()}
-            for task, scores in found.items()
-        }
+    names = _names(tasks)
+    written = None if text is None else read_text(text)
+    of_harness = _harness_tasks(harness, include_path, items)
+    with display.progress(quiet=of_harness is not None) as tell:  # the harness has its own bars
+        tell("loading the model", 0.0)
+        loaded, tokenizer = _loaded(model)
+        _check_places(loaded, errors, usage)
+        texts = None
+        if written is not None or of_harness is None:
+            texts = _sequences(written, text, tokenizer, sequences)
+        tell("asking without an error", 0.1)
+        parts: list[Part] = []
+        if of_harness is not None:
+            parts.append(HarnessMetrics(of_harness, loaded, tokenizer))
+        elif model is None:
+            parts.append(OwnTasks(loaded, names, items or OWN_ITEMS, seed))
+        if texts is not None:
+            parts.append(ReadTexts(loaded, texts))
+        for number, error in enumerate(errors):
+            tell(f"asking with {error}", 0.2 + 0.8 * number / len(errors))
+            with injected(loaded, error, usage=usage):
+                for part in parts:
+                    part.ask(loaded)
+    for part in parts:
+        facts |= part.facts()
         if not as_json:
-            _show_own(found, errors)
-    else:
-        scored = _harness(harness, include_path, model, items, errors, usage)
-        facts["metrics"] = [_scored_facts(before, after) for before, after in scored]
-        if not as_json:
-            _show_scored(scored, errors)
+            part.show(errors)
     if as_json:
         display.emit_json(facts)
+
+
+def _check_options(
+    harness: list[str] | None,
+    include_path: Path | None,
+    model: Path | None,
+    text: Path | None,
+    *,
+    own: bool,
+) -> None:
+    """Refuse options that do not go together; `own` are those of the embedded tasks."""
+    from offsim.errors import InputError
+
+    if harness is None and include_path is not None:
+        raise InputError("--include-path is of the harness; give --harness too")
+    if harness is None and model is not None and text is None:
+        raise InputError("--model answers the harness or reads a text; give --harness or --text")
+    if (harness is not None or model is not None) and own:
+        raise InputError(
+            "--tasks and --seed are of the embedded tasks; leave out --harness and --model"
+        )
+    if model is not None and not (model / "config.json").is_file():
+        raise InputError(f"{model}: no model (config.json, *.safetensors) in this folder")
+
+
+def _sequences(
+    written: str | None, path: Path | None, tokenizer: "PreTrainedTokenizerBase | None", most: int
+) -> list[list[int]]:
+    """Sequences of one length of a text, or of the embedded model's own texts.
+
+    Raises:
+        InputError: the text is too short, or has characters that the embedded model does not read.
+    """
+    from offsim.accuracy import embedded_texts, pieces
+    from offsim.errors import InputError
+    from offsim.testbed import tokenizer as embedded
+
+    if written is None:
+        return embedded_texts(most, LENGTH)
+    if tokenizer is not None:
+        return pieces(tokenizer.encode(written, add_special_tokens=False), most, LENGTH)
+    try:
+        ids = embedded.encode("\n" + written)  # every text of its training follows an end of line
+    except ValueError as error:
+        raise InputError(
+            f"{path}: {error}; the embedded model reads ASCII, --model another one"
+        ) from error
+    return pieces(ids, most, LENGTH)
+
+
+def _harness_tasks(
+    names: list[str] | None, include_path: Path | None, items: int | None
+) -> "HarnessTasks | None":
+    if names is None:
+        return None
+    from offsim.accuracy.harness import HarnessTasks
+
+    return HarnessTasks(names, include_path, items)
 
 
 def _names(tasks: str | None) -> list[str]:
@@ -126,66 +211,15 @@ def _check_places(
         error.scope.mask(places)
 
 
-def _own(
-    names: list[str],
-    items: int,
-    seed: int,
-    errors: "list[WeightError]",
-    usage: "Usage | None",
-) -> "dict[str, dict[str, Comparison]]":
-    """By task, and of several together, ICA and PIA without an error and with it."""
-    with display.progress() as tell:
-        tell("loading the embedded model", 0.0)
-        import numpy as np
-
-        from offsim.accuracy import Questions, injected
-        from offsim.accuracy.comparison import compare
-        from offsim.testbed.load import load
-
-        model = load()
-        _check_places(model, errors, usage)
-        tell("asking without an error", 0.1)
-        questions = Questions(model, items, seed, names)
-        answers = []
-        for number, error in enumerate(errors):
-            tell(f"asking with {error}", 0.2 + 0.8 * number / len(errors))
-            with injected(model, error, usage=usage):
-                answers.append(questions.ask(model))
-    asked = {name: [name] for name in names} | ({ALL_TASKS: names} if len(names) > 1 else {})
-    before, after = questions.unperturbed, answers or [questions.unperturbed]
-    return {
-        name: {
-            "ica": compare(before.ica(*of), np.stack([one.ica(*of) for one in after])),
-            "pia": compare(before.pia(*of), np.stack([one.pia(*of) for one in after])),
-        }
-        for name, of in asked.items()
-    }
-
-
-def _harness(
-    tasks: list[str],
-    include_path: Path | None,
+def _loaded(
     folder: Path | None,
-    items: int | None,
-    errors: "list[WeightError]",
-    usage: "Usage | None",
-) -> "list[tuple[Scored, list[Scored]]]":
-    """Each metric of the harness without an error, and with it under each seed."""
-    from offsim.accuracy import injected
-    from offsim.accuracy.harness import HarnessTasks, language_model
+) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase | None]":
+    """The embedded model, which has no such tokenizer, or a model of the user's."""
+    if folder is not None:
+        return _of_user(folder)
     from offsim.testbed.load import load
 
-    asked = HarnessTasks(tasks, include_path, items)
-    model, tokenizer = (load(), None) if folder is None else _of_user(folder)
-    _check_places(model, errors, usage)
-    lm = language_model(model, tokenizer)
-    with injected(model):
-        before = asked.ask(lm)
-    after = []
-    for error in errors:
-        with injected(model, error, usage=usage):
-            after.append(asked.ask(lm))
-    return [(one, [run[at] for run in after]) for at, one in enumerate(before)]
+    return load(), None
 
 
 def _of_user(folder: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
@@ -207,121 +241,3 @@ def _of_user(folder: Path) -> "tuple[PreTrainedModel, PreTrainedTokenizerBase]":
         raise InputError(f"{folder}: no tokenizer (tokenizer.json) in this folder")
     model.eval()
     return model, tokenizer
-
-
-def _facts(one: "Comparison", perturbed: bool) -> dict[str, Any]:
-    """A comparison for machines; without an error there is nothing to compare."""
-    if not perturbed:
-        return {"before": asdict(one.before)}
-    return {
-        **{name: asdict(getattr(one, name)) for name in ("before", "after", "change")},
-        "worse": one.test.worse.tolist(),
-        "better": one.test.better.tolist(),
-        "mcnemar_p": one.test.p,
-        "detectable": one.detectable,
-    }
-
-
-def _judged(
-    before: "Scored", after: "list[Scored]"
-) -> "tuple[Difference | None, Comparison | None]":
-    """The change where items have numbers, and its test where they are right or wrong."""
-    import numpy as np
-
-    from offsim.accuracy import difference
-    from offsim.accuracy.comparison import compare
-
-    runs = [before, *after]
-    if not after or not all(one.paired for one in runs):
-        return None, None
-    values = np.stack([one.values for one in after])
-    binary = all(one.binary for one in runs)
-    compared = compare(before.values == 1, values == 1) if binary else None
-    return difference(before.values, values), compared
-
-
-def _scored_facts(before: "Scored", after: "list[Scored]") -> dict[str, Any]:
-    """A metric of the harness for machines."""
-    change, compared = _judged(before, after)
-    return {
-        "task": before.task,
-        "metric": before.metric,
-        "filter": before.filter,
-        "items": len(before.items),
-        "before": before.value,
-        "before_stderr": before.stderr,
-        "after": [one.value for one in after],
-        "after_stderr": [one.stderr for one in after],
-        **({"change": asdict(change)} if change is not None else {}),
-        **({"mcnemar_p": compared.test.p} if compared is not None else {}),
-        **({"detectable": compared.detectable} if compared is not None else {}),
-    }
-
-
-def _between(one: "Difference", sign: str = "") -> str:
-    mean, low, high = (round(value, 3) + 0.0 for value in (one.mean, one.low, one.high))  # no -0
-    return f"{mean:{sign}.3f} [{low:{sign}.3f}, {high:{sign}.3f}]"
-
-
-def _show_own(found: "dict[str, dict[str, Comparison]]", errors: "list[WeightError]") -> None:
-    """One table for ICA and one for PIA."""
-    import pandas as pd
-
-    from offsim.accuracy import holm
-
-    for score in ("ica", "pia"):
-        scores = {name: of[score] for name, of in found.items()}
-        tasks = [name for name in scores if name != ALL_TASKS]
-        corrected = dict(zip(tasks, holm([scores[name].test.p for name in tasks]), strict=True))
-        rows = []
-        for name, one in scores.items():
-            row = {"task": name, "items": one.before.items, "without": _between(one.before)}
-            if errors:
-                row |= {
-                    "with": _between(one.after),
-                    "change": _between(one.change, "+"),
-                    "McNemar p": f"{corrected.get(name, one.test.p):.2g}",
-                    "detectable": f"{one.detectable:.3f}",
-                }
-            rows.append(row)
-        display.show_table(f"{score.upper()} {_under(errors)} [MEASURED]", pd.DataFrame(rows))
-    if errors:
-        typer.echo(
-            "p of the tasks corrected for their number (Holm); detectable: the smallest change "
-            "that so many items show in one seed (power 80 %)"
-        )
-
-
-def _under(errors: "list[WeightError]") -> str:
-    """What tables are of."""
-    if not errors:
-        return "without an error"
-    first = errors[0]
-    size = "" if first.bound is None else f" {first.bound}"
-    seeds = f", {len(errors)} seeds" if len(errors) > 1 else ""
-    return f"without an error and with {first.source}{size} in {first.scope}{seeds}"
-
-
-def _show_scored(scored: "list[tuple[Scored, list[Scored]]]", errors: "list[WeightError]") -> None:
-    """One table of all metrics of the harness."""
-    import numpy as np
-    import pandas as pd
-
-    rows = []
-    for before, after in scored:
-        row: dict[str, Any] = {
-            "task": before.task,
-            "metric": f"{before.metric}, {before.filter}",
-            "items": len(before.items),
-            "without": f"{before.value:.3f} ± {before.stderr:.3f}",
-        }
-        if after:
-            change, compared = _judged(before, after)
-            row |= {
-                "with": f"{np.mean([one.value for one in after]):.3f}",
-                "change": "" if change is None else _between(change, "+"),
-                "McNemar p": "" if compared is None else f"{compared.test.p:.2g}",
-                "detectable": "" if compared is None else f"{compared.detectable:.3f}",
-            }
-        rows.append(row)
-    display.show_table(f"lm-evaluation-harness {_under(errors)} [MEASURED]", pd.DataFrame(rows))

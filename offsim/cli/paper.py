@@ -1,5 +1,6 @@
 """`offsim study paper`: the base paper's tables on the embedded model, and beyond."""
 
+import time
 from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
@@ -20,8 +21,8 @@ def paper(
         list[str] | None,
         typer.Option(
             "--part",
-            help="Only this part, a table (3 to 9) or codecs, matrices, experts, layers, real; may "
-            "be given several times.",
+            help="Only this part, a table (3 to 9) or codecs, matrices, experts, uneven, layers, "
+            "real; may be given several times.",
         ),
     ] = None,
     quick: Annotated[
@@ -40,13 +41,14 @@ def paper(
     """
     from offsim.files import check_writable
 
+    started = time.perf_counter()
     check_writable(out)
     with display.progress() as tell:
         tell("starting", 0.0)
         from offsim.report.paper import write_paper_report
         from offsim.study.paper.design import PARTS
         from offsim.study.paper.plan import FULL, QUICK, QUICK_PARTS
-        from offsim.study.paper.study import paper_study
+        from offsim.study.paper.study import finished, paper_study
         from offsim.study.study import MODEL
         from offsim.testbed.load import load
 
@@ -54,10 +56,16 @@ def paper(
         facts = paper_study(load(), MODEL, QUICK if quick else FULL, out, chosen, tell)
         tell("writing the page", 1.0)
         page = write_paper_report(out)
+    finished(out, facts, time.perf_counter() - started)
     if as_json:
         display.emit_json(facts)
         return
     show_paper(facts, out)
+    call = facts["calls"][-1]
+    typer.echo(
+        f"{call['runs']} runs in {call['seconds']:.0f} s of wall time from the start to the page "
+        "[MEASURED]"
+    )
     typer.echo(f"page: {page}")
 
 
@@ -65,19 +73,25 @@ def show_paper(facts: Mapping[str, Any], out: Path) -> None:
     """Print the tables that are measured beside the paper's numbers, and the takeaways."""
     import pandas as pd
 
-    from offsim.report.paper_findings import VERDICTS, joined
+    from offsim.report.paper_findings import VERDICTS
     from offsim.study.paper.numbers import BASELINES
+    from offsim.study.paper.verdicts import PAPERS, joined
 
     cells = pd.read_csv(out / "cells.csv", dtype={"part": str, "place": str})
     for part in sorted(set(cells["part"]) & BASELINES.keys()):
         title = f"Table {part}: ICA [MEASURED] beside the paper's, changes in points"
         display.show_table(title, _beside(cells[cells["part"] == part]))
     takeaways = pd.read_csv(out / "takeaways.csv", dtype={"part": str})
-    verdicts = joined(takeaways).groupby(["number", "takeaway"])["together"]
+    verdicts = joined(takeaways).groupby(["number", "takeaway", "overall"])["together"]
     counted = verdicts.value_counts().unstack().reindex(columns=VERDICTS)
+    shown = counted.fillna(0).astype(int).reset_index().rename(columns={"overall": "verdict"})
     display.show_table(
-        "The paper's takeaways: in how many comparisons each holds here [MEASURED]",
-        counted.fillna(0).astype(int).reset_index(),
+        "The paper's takeaways, and in how many comparisons each holds here [MEASURED]", shown
+    )
+    typer.echo(
+        f"the verdict is by levels up to {PAPERS:.0%}, the paper's own: holds where more than half "
+        "of the comparisons do and none does not, does not hold the other way round, else it "
+        "cannot be told; by intervals of 95 % each, not corrected for their number"
     )
     items, plan = facts["items"], facts["plan"]
     typer.echo(

@@ -1,4 +1,4 @@
-"""`offsim report`: the page of a study."""
+"""`offsim report`: the page of a study, of a paper study or of a sensitivity."""
 
 from pathlib import Path
 from typing import Annotated
@@ -9,16 +9,28 @@ from offsim.cli import display, options
 
 
 def report(
-    folder: Annotated[Path, typer.Argument(help="Folder that `offsim study` left.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="Folder that `offsim study`, `offsim study paper` or `offsim sensitivity` left."
+        ),
+    ],
     as_json: options.Json = False,
 ) -> None:
-    """Write report.html and its figures from the tables of a study.
+    """Write report.html and its figures from what a study left in its folder.
 
     Example: offsim report out
     """
     from offsim.report import write_report
+    from offsim.report.paper import write_paper_report
+    from offsim.report.sensitivity_page import SENSITIVITY, write_sensitivity_report
+    from offsim.study.paper.study import SUMMARY
 
-    page = write_report(folder)
+    write = write_report
+    for name, one in ((SUMMARY, write_paper_report), (SENSITIVITY, write_sensitivity_report)):
+        if (folder / name).is_file():
+            write = one
+    page = write(folder)
     if as_json:
         display.emit_json({"report": str(page)})
     else:

@@ -10,7 +10,7 @@ import typer
 from offsim.cli import display, options
 
 if TYPE_CHECKING:
-    from offsim.accuracy.sensitivity import Additivity, Sensitivity
+    from offsim.accuracy.sensitivity import Sensitivity
 
 FULL_MINUTES, QUICK_MINUTES = 10.0, 1.0
 QUICK: dict[str, Any] = {"sequences": 16, "items": 5}
@@ -63,6 +63,7 @@ def sensitivity(
     """
     from offsim.codec.bounds import Bound
     from offsim.errors import InputError
+    from offsim.report.sensitivity_page import write_sensitivity_report
     from offsim.study.sensitivity import ModelMeter
     from offsim.study.sensitivity import sensitivity as measure
     from offsim.study.sensitivity_design import Options
@@ -79,27 +80,19 @@ def sensitivity(
         tell("reading the texts without an error", 0.0)
         meter = ModelMeter("embedded", load(), wanted)
         found = measure(out, wanted, meter, tell, lambda text: typer.echo(text, err=True))
-    _draw(found, out)
+    page = write_sensitivity_report(out)
     if as_json:
         display.emit_json(found.model_dump(mode="json", exclude={"cells", "joints"}))
         return
     show(found)
-    typer.echo(f"file, tables and figures: {out}")
-
-
-def _draw(found: "Sensitivity", out: Path) -> None:
-    from offsim.files import replacing
-    from offsim.report.sensitivity import figures
-    from offsim.report.style import png
-
-    for name, figure in figures(found).items():
-        with replacing(out / f"{name}.png") as partial:
-            partial.write_bytes(png(figure))
+    typer.echo(f"file, tables and figures: {out}; page: {page}")
 
 
 def show(found: "Sensitivity") -> None:
     """Print the divergence by layer and bound, and how right the sum of terms is."""
     import pandas as pd
+
+    from offsim.report.sensitivity_page import reach, terms_text
 
     rungs = [f"{value:g}" for value in found.ladder]
     whole = {
@@ -117,7 +110,7 @@ def show(found: "Sensitivity") -> None:
     ]
     title = f"KL of one layer under {found.source} by {found.kind}, nats a token [MEASURED]"
     display.show_table(title, pd.DataFrame(rows))
-    typer.echo(_terms(found))
+    typer.echo(terms_text(found))
     if found.additivity is None:
         return
     judged = found.additivity
@@ -125,6 +118,7 @@ def show(found: "Sensitivity") -> None:
         {
             "predicted KL": f"{one.above:g} to {one.up_to:g}" if one.up_to <= 1 else "above 1",
             "joint injections": one.joints,
+            f"within {judged.tolerance:.0%}": "" if one.right is None else one.right,
             "median error": f"{one.median:.1%}",
             "worst": f"{one.worst:.1%}",
             "bias": f"{one.bias:+.1%}",
@@ -136,20 +130,7 @@ def show(found: "Sensitivity") -> None:
     tau = "unknown" if judged.kendall_tau is None else f"{judged.kendall_tau:.3f}"
     typer.echo(
         f"{judged.joints} joint injections: error {judged.median:.1%} in the median, "
-        f"{judged.worst:.1%} at worst, Kendall tau {tau}; {_reach(judged)}"
-    )
-
-
-def _reach(judged: "Additivity") -> str:
-    """How far losses add up, in words."""
-    near = f"within {judged.tolerance:.0%}"
-    if not judged.holds_up_to:
-        return f"even of the mildest too few are {near}: the loss does not add up"
-    if judged.worst <= judged.tolerance:
-        return f"all are {near}, up to a predicted KL of {judged.holds_up_to:.3g}"
-    return (
-        f"up to a predicted KL of {judged.holds_up_to:.3g} at least {judged.within:.0%} are "
-        f"{near}; beyond that the loss need not add up"
+        f"{judged.worst:.1%} at worst, Kendall tau {tau}; {reach(judged)}"
     )
 
 
@@ -157,20 +138,3 @@ def _rise(rises: bool, falls: list[str]) -> str:
     if falls:
         return f"falls at {', '.join(falls)}"
     return "always" if rises else "within the interval"
-
-
-def _terms(found: "Sensitivity") -> str:
-    """How the terms were made, in a sentence."""
-    terms = found.terms
-    errors = ", ".join(f"{name} {error:.1%}" for name, error in terms.curve_errors.items())
-    why = f" (error at rungs left out, median: {errors})" if errors else ""
-    matrices = "measured" if terms.matrices_measured else "taken as equal"
-    experts = (
-        f"measured for {terms.experts_measured} of {found.model.experts} a layer"
-        if terms.experts_measured
-        else "taken from their use"
-    )
-    return (
-        f"terms [ESTIMATED]: curve {terms.curve}{why}; shares of matrices {matrices}, of experts "
-        f"{experts}"
-    )

@@ -9,6 +9,7 @@ import typer
 if TYPE_CHECKING:
     from offsim.accuracy import WeightError
     from offsim.accuracy.scopes import Usage
+    from offsim.codec.bounds import Bound
 
 ERROR = "The error"
 NOISE_SEEDS = 5
@@ -33,7 +34,7 @@ class Asked:
         str | None,
         typer.Option(
             help="Its size: 0.001, rel:0.01, mean-abs:0.1 or sigma:0.5; of `normal` the standard "
-            "deviation.",
+            "deviation; 0 is no error at all.",
             rich_help_panel=ERROR,
         ),
     ] = None
@@ -68,7 +69,6 @@ class Asked:
             InputError: no such codec, noise, bound or scope, or options that do not go together.
         """
         from offsim.accuracy import ALL, Scope, WeightError, source_named
-        from offsim.codec.bounds import Bound
         from offsim.errors import InputError
 
         if self.codec is not None and self.error is not None:
@@ -85,7 +85,9 @@ class Asked:
             raise InputError(f"{name} needs a size; give --bound, such as 0.0078125 or sigma:0.5")
         if self.seeds not in (None, 1) and not source.seeded:
             raise InputError(f"{name} draws nothing, so all seeds are the same; leave out --seeds")
-        bound = None if self.bound is None else Bound.parse(self.bound)
+        if self.bound is not None and not source.takes_bound:
+            raise InputError(f"{name} takes no bound; {self.bound} cannot be asked of it")
+        bound = None if self.bound is None else _size(self.bound)
         scope = ALL if self.scope is None else Scope(self.scope)
         count = self.seeds or (NOISE_SEEDS if source.seeded else 1)
         return [
@@ -98,3 +100,24 @@ class Asked:
         from offsim.trace.statistics import usage
 
         return None if self.trace is None else usage(load_trace(self.trace))
+
+
+def _size(text: str) -> "Bound | None":
+    """A bound; None, no error at all, where it is zero, of whichever kind.
+
+    Raises:
+        InputError: it is neither.
+    """
+    from offsim.codec.bounds import KINDS, Bound
+
+    kind, colon, value = text.rpartition(":")
+    if (not colon or kind in KINDS) and _is_zero(value):
+        return None
+    return Bound.parse(text)
+
+
+def _is_zero(text: str) -> bool:
+    try:
+        return float(text) == 0
+    except ValueError:
+        return False

@@ -1,4 +1,4 @@
-"""The report of a study: one HTML page with its figures, and the figure of a trace."""
+"""The reports of studies: one HTML page each with its figures, and the figure of a trace."""
 
 from offsim.report.heatmaps import trace_figure
 from offsim.report.page import write_report

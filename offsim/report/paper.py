@@ -1,12 +1,10 @@
 """The page of a paper study: self-contained HTML, and its figures as PNG files."""
 
 import base64
-import io
 from collections.abc import Callable
 from pathlib import Path
 
 from matplotlib.figure import Figure
-from PIL import Image
 
 from offsim.files import replacing, write_text
 from offsim.report import paper_tables as tables
@@ -20,13 +18,11 @@ from offsim.report.paper_figures import (
     tasks_figure,
 )
 from offsim.report.paper_findings import answer, beyond, missing
-from offsim.report.style import png
+from offsim.report.style import small_png
 from offsim.report.templates import style_sheet, template_named
 from offsim.study.paper.design import PARTS
 from offsim.study.paper.numbers import BASELINES
 
-COLOURS = 256
-"""Of a PNG's palette: flat colours and text need no more, and the file is half as large."""
 FIGURES: dict[str, tuple[Callable[[PaperData], Figure], tuple[str, ...]]] = {
     "depth": (depth_figure, ("6", "7")),
     "real": (real_figure, ("codecs", "real")),
@@ -62,21 +58,13 @@ def write_paper_report(folder: Path, out: Path | None = None) -> Path:
         if not measured & set(parts):
             continue
         figure = make(data)
-        image = _small(png(figure))
+        image = small_png(figure)
         with replacing(page.parent / "figures" / f"{name}.png") as partial:
             partial.write_bytes(image)
         source = "data:image/png;base64," + base64.b64encode(image).decode("ascii")
         pictures[name] = Picture(source, figure.get_suptitle())
     write_text(page, _html(data, pictures))
     return page
-
-
-def _small(image: bytes) -> bytes:
-    """The same PNG with a palette."""
-    buffer = io.BytesIO()
-    with Image.open(io.BytesIO(image)) as full:
-        full.convert("RGB").quantize(COLOURS).save(buffer, "png", optimize=True)
-    return buffer.getvalue()
 
 
 def _html(data: PaperData, pictures: dict[str, Picture | None]) -> str:
@@ -100,6 +88,10 @@ def _html(data: PaperData, pictures: dict[str, Picture | None]) -> str:
         ),
         halves=tables.comparisons_table(
             data, ("matrices", "experts"), "Matrices and halves against each other, paired"
+        ),
+        uneven=tables.uneven_table(data) if "uneven" in measured else None,
+        against_one=tables.comparisons_table(
+            data, ("uneven",), "Two bounds against one of the same size, paired"
         ),
         tolerance=tables.tolerance_table(data),
         usage=tables.usage_table(data),

@@ -28,6 +28,7 @@ COLUMNS: dict[str, tuple[str, ...]] = {
             "detectable",
             "bound",
             "bits",
+            "bits_label",
         ),
         *("ica_before", "paper_ica", "paper_pia", "paper_ica_before", "paper_note"),
     ),
@@ -35,17 +36,18 @@ COLUMNS: dict[str, tuple[str, ...]] = {
     "base": ("questions", "task", "ica", "pia"),
     "takeaways": (
         *("number", "takeaway", "part", "level", "group", "compared", "claim"),
-        *("found", "low", "high", "verdict", "together"),
+        *("found", "low", "high", "verdict", "together", "overall"),
     ),
     "comparisons": (
         *("part", "place", "level", "unit", "how", "first", "second"),
-        *("ica_apart", "ica_low", "ica_high", "kl_first", "kl_second", "kl_low", "kl_high"),
+        *("ica_apart", "ica_low", "ica_high"),
+        *("kl_first", "kl_second", "kl_apart", "kl_low", "kl_high"),
     ),
     "tolerance": ("task", "layer", "tolerates", "loses"),
     "usage": ("layer", "imbalance", "utilisation", "entropy", "gini"),
 }
 """Columns that the page uses, by table."""
-TEXT = {"part": str, "place": str, "source": str, "how": str, "unit": str, "paper_note": str}
+TEXT = dict.fromkeys(("part", "place", "source", "how", "unit", "paper_note", "bits_label"), str)
 FACTS = ("offsim", "model", "layers", "experts", "top_k", "plan", "items", "parts", "machine")
 
 
@@ -110,7 +112,7 @@ def _table(folder: Path, name: str) -> pd.DataFrame:
         raise FormatError(f"{path}: cannot be parsed: {error}; {REMEDY}") from error
     if missing := [column for column in COLUMNS[name] if column not in table.columns]:
         raise FormatError(f"{path}: it lacks the column {missing[0]}; {REMEDY}")
-    for column in ("place", "how", "unit", "paper_note"):
+    for column in ("place", "how", "unit", "paper_note", "bits_label"):
         if column in table.columns:
             table[column] = table[column].fillna("")
     return table

@@ -164,7 +164,9 @@ def rate_figure(data: PaperData) -> Figure:
         name = str(source)
         points = found.sort_values("bits")
         single = name.startswith("rtn")
-        label = "uniform noise, at the bits of an ideal code" if name == "uniform" else name
+        label = (
+            "uniform noise, at the bits of an ideal code (ESTIMATED)" if name == "uniform" else name
+        )
         for axis, score in zip(axes, ("kl", "ica"), strict=True):
             values = _ends(points, score)
             style: dict[str, Any] = {
@@ -188,7 +190,8 @@ def rate_figure(data: PaperData) -> Figure:
         axis.set_xlabel("bits a weight")
     handles, names = kl.get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names))
-    titled(figure, "What bits buy: error-bounded codecs and rounding, all experts", ["MEASURED"])
+    title = "What bits buy: error-bounded codecs and rounding, all experts"
+    titled(figure, title, ["MEASURED", "ESTIMATED"])
     return figure
 
 

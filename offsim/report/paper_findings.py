@@ -6,19 +6,16 @@ import pandas as pd
 
 from offsim.report.paper_data import PaperData
 from offsim.report.text import number
+from offsim.study.paper.uneven import UNIFORM
+from offsim.study.paper.verdicts import joined
 
 VERDICTS = ("holds", "does not hold", "cannot be told")
 ENOUGH_ITEMS, ENOUGH_SEEDS = 1000, 5
 """Below which a study is a quick look."""
 
 
-def joined(takeaways: pd.DataFrame) -> pd.DataFrame:
-    """Comparisons of one takeaway, those that count together as one."""
-    return takeaways.drop_duplicates(["part", "level", "group"])
-
-
 def answer(data: PaperData) -> list[tuple[int, str]]:
-    """For each takeaway of the paper its number and in how many comparisons it holds here."""
+    """For each takeaway of the paper its number, the verdict, and in how many comparisons."""
     sentences = []
     for (count, says), found in data.takeaways.groupby(["number", "takeaway"], sort=True):
         counts = joined(found)["together"].value_counts()
@@ -36,13 +33,14 @@ def answer(data: PaperData) -> list[tuple[int, str]]:
                 f"Of {of} it holds in {holds}, does not in {fails}, and in {open_} it cannot be "
                 "told."
             )
-        sentences.append((int(str(count)), f"“{says}” {text}"))
+        verdict = str(found["overall"].iloc[0]).capitalize()
+        sentences.append((int(str(count)), f"“{says}” {verdict} at the paper's levels. {text}"))
     return sentences
 
 
 def beyond(data: PaperData) -> list[str]:
     """What errors of several kinds and places come to, in sentences."""
-    return [*_sources(data), *_halves(data)]
+    return [*_sources(data), *_halves(data), *_uneven(data)]
 
 
 def missing(data: PaperData) -> list[str]:
@@ -96,6 +94,13 @@ def _halves(data: PaperData) -> Iterator[str]:
         }
         named = "; ".join(f"in {what.format(place)} {text}" for place, text in lost.items())
         yield f"Uniform noise of {level:g} sigma costs, {named} of ICA."
+
+
+def _uneven(data: PaperData) -> Iterator[str]:
+    rows = data.comparisons[data.comparisons["part"] == "uneven"]
+    for name in rows["second"].unique():
+        if text := _times(_pair(rows, UNIFORM, name)):
+            yield f"At an equal size, {name} diverges {text} as one bound for all."
 
 
 def _pair(rows: pd.DataFrame, first: str, second: str) -> pd.DataFrame:

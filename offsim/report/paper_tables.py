@@ -1,22 +1,23 @@
 """Tables of the paper study's page: cells of text made of its numbers."""
 
 import math
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
 
 import pandas as pd
 
 from offsim.report.paper_data import PaperData
-from offsim.report.paper_findings import VERDICTS, joined
+from offsim.report.paper_findings import VERDICTS
 from offsim.report.tables import Cell, Table
 from offsim.report.text import NOTHING, number
 from offsim.study.paper.design import TITLES
 from offsim.study.paper.numbers import BASELINES
 from offsim.study.paper.tolerance import LOST
-from offsim.study.paper.verdicts import MEANINGS
+from offsim.study.paper.verdicts import MEANINGS, PAPERS, joined
 
 Row = Mapping[Hashable, object]
-FEW = "too few changed"
-"""Where so few items changed that no change of their number could be told from chance."""
+FEW = "too few items"
+"""Where not even a change of all items could be told from chance."""
 
 
 def paper_table(data: PaperData, part: str) -> Table:
@@ -63,7 +64,7 @@ def paper_table(data: PaperData, part: str) -> Table:
 
 
 def takeaways_table(data: PaperData) -> Table:
-    """How often each takeaway of the paper holds here."""
+    """The verdict on each takeaway of the paper, and in how many comparisons it holds here."""
     rows = []
     for (_, says), found in data.takeaways.groupby(["number", "takeaway"], sort=True):
         groups = joined(found)
@@ -72,6 +73,10 @@ def takeaways_table(data: PaperData) -> Table:
             [
                 Cell(str(says)),
                 Cell(MEANINGS[found["claim"].iloc[0]]),
+                Cell(
+                    str(found["overall"].iloc[0]),
+                    marked=found["overall"].iloc[0] == "does not hold",
+                ),
                 *(
                     Cell(
                         str(int(counts.get(one, 0))),
@@ -81,12 +86,14 @@ def takeaways_table(data: PaperData) -> Table:
                 ),
             ]
         )
-    head = ["takeaway of the paper", "holds where", *VERDICTS]
+    head = ["takeaway of the paper", "holds where", "verdict", *VERDICTS]
     caption = (
-        "The paper's takeaways, at every level and scope that it has and above: in how many "
-        "comparisons each holds"
+        "The paper's takeaways: in how many comparisons each holds, at every level and scope that "
+        f"it has and above. The verdict is by levels up to {PAPERS:.0%}, the paper's own: holds "
+        "where more than half of the comparisons do and none does not, does not hold the other way "
+        "round, else it cannot be told"
     )
-    return Table(caption, ("MEASURED",), head, rows, words=2)
+    return Table(caption, ("MEASURED",), head, rows, words=3)
 
 
 def evidence_table(data: PaperData) -> Table:
@@ -118,7 +125,7 @@ def evidence_table(data: PaperData) -> Table:
 
 
 def comparisons_table(data: PaperData, parts: tuple[str, ...], caption: str) -> Table:
-    """Pairs of errors: which does more harm; marked where it is certain."""
+    """Pairs of errors: which does more harm; marked where an interval leaves out zero."""
     rows = []
     chosen = data.comparisons[data.comparisons["part"].isin(parts)]
     for row in chosen.to_dict("records"):
@@ -134,9 +141,36 @@ def comparisons_table(data: PaperData, parts: tuple[str, ...], caption: str) -> 
                 Cell(_level(row)),
                 Cell("{:+.1f} [{:+.1f}, {:+.1f}]".format(*apart), marked=sure),
                 Cell(f"{number(ratio, 2)} times", marked=certain),
+                Cell(_kl_apart(row), marked=certain),
             ]
         )
-    head = ["errors", "where", "level", "difference of ICA, points", "KL"]
+    head = ["errors", "where", "level", "difference of ICA, points", "KL", "difference of KL, nats"]
+    caption = (
+        f"{caption}. Marked where the interval leaves out zero; of 95 % each, and not corrected "
+        f"for the number of these {len(rows)} pairs"
+    )
+    return Table(caption, ("MEASURED",), head, rows, words=3)
+
+
+def uneven_table(data: PaperData) -> Table:
+    """Two bounds of the size of one."""
+    rows = [
+        [
+            Cell(str(row["place"])),
+            Cell(_level(row)),
+            Cell(str(row["bound"])),
+            Cell(_bits(row)),
+            Cell(_share(row["ica"])),
+            Cell(_change(row, "ica_change")),
+            Cell(_kl(row)),
+        ]
+        for row in data.part("uneven").to_dict("records")
+    ]
+    head = ["bounds", "size of", "bound", "bits a weight", "ICA, %", "change, points", "KL"]
+    caption = (
+        "Two bounds of the size of one, in all experts, by cuszp: a tight one of 0.71 times that "
+        "one, and a loose one at which all blobs together are as large"
+    )
     return Table(caption, ("MEASURED",), head, rows, words=3)
 
 
@@ -148,7 +182,7 @@ def sources_table(data: PaperData) -> Table:
             Cell(how),
             Cell(_level(row)),
             Cell(str(row["bound"]) if isinstance(row["bound"], str) else "none"),
-            Cell(number(float(row["bits"]), 3)),
+            Cell(_bits(row)),
             Cell(_share(row["ica"])),
             Cell(_change(row, "ica_change")),
             Cell(_kl(row)),
@@ -167,10 +201,11 @@ def sources_table(data: PaperData) -> Table:
         "KL",
     ]
     caption = (
-        "Noise and codecs in all experts of all layers. Uniform noise has the bits of an ideal "
-        "code under its bound; Normal noise is no code and has none"
+        "Noise and codecs in all experts of all layers. Bits are payload bytes of real blobs, "
+        "MEASURED; uniform noise has those of an ideal code under its bound, the entropy of a "
+        "uniform quantiser, ESTIMATED; Normal noise is no code and has none"
     )
-    return Table(caption, ("MEASURED",), head, rows, words=4)
+    return Table(caption, ("MEASURED", "ESTIMATED"), head, rows, words=4)
 
 
 def tolerance_table(data: PaperData) -> Table:
@@ -183,8 +218,9 @@ def tolerance_table(data: PaperData) -> Table:
         rows.append([Cell(str(task)), *(_tolerated(by_layer.get(str(layer))) for layer in layers)])
     head = ["task", *(f"layer {layer}" for layer in layers)]
     caption = (
-        f"Largest bound (sigma) that costs a task less than {100 * LOST:g} points for certain, and "
-        "in brackets the smallest one that costs more for certain"
+        f"Largest bound (sigma) of which the interval says that it costs a task less than "
+        f"{100 * LOST:g} points, and in brackets the smallest one of which it says more; intervals "
+        f"of 95 % each, not corrected for the number of tasks, layers and bounds"
     )
     return Table(caption, ("MEASURED",), head, rows)
 
@@ -222,9 +258,20 @@ def facts_table(data: PaperData) -> Table:
         "processor": f"{summary['machine']['cpu']}, {summary['machine']['cores']} cores",
         "measured on": summary["machine"]["measured_on"],
         "offsim": summary["offsim"],
+        **_calls(summary.get("calls", [])),
     }
     rows = [[Cell(name), Cell(str(value))] for name, value in facts.items()]
     return Table("Model, questions and machine", (), [], rows, words=2)
+
+
+def _calls(calls: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Calls that came to their end, with their wall time from the start to the page."""
+    return {
+        f"call {at}, from its start to the page": f"{call['runs']} runs of the parts "
+        f"{', '.join(call['parts'])} in {number(call['seconds'] / 60, 1)} minutes (MEASURED)"
+        for at, call in enumerate(calls, 1)
+        if call["seconds"] is not None
+    }
 
 
 def parts_table(data: PaperData) -> Table:
@@ -248,6 +295,11 @@ def _level(row: Row) -> str:
     return f"{level:.2f} bits" if row["unit"] == "bits" else f"{level:g} sigma"
 
 
+def _bits(row: Row) -> str:
+    bits = number(float(str(row["bits"])), 3)
+    return f"{bits} (ESTIMATED)" if row["bits_label"] == "ESTIMATED" else bits
+
+
 def _share(value: object) -> str:
     return NOTHING if pd.isna(value) else f"{100 * float(str(value)):.1f}"  # type: ignore[call-overload]
 
@@ -265,6 +317,11 @@ def _change(row: Row, name: str) -> str:
 def _kl(row: Row) -> str:
     value = float(str(row["kl"]))
     return f"{value:.2g}" if math.isfinite(value) else NOTHING
+
+
+def _kl_apart(row: Row) -> str:
+    ends = (float(str(row[f"kl_{end}"])) for end in ("apart", "low", "high"))
+    return "{:+.2g} [{:+.2g}, {:+.2g}]".format(*ends)
 
 
 def _theirs(row: Row) -> str:

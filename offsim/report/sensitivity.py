@@ -195,7 +195,8 @@ def _joints_title(found: Sensitivity) -> str:
     judged = found.additivity
     assert judged is not None
     if not judged.holds_up_to:
-        return f"{judged.joints} joint injections: losses do not add up"
+        near = f"{judged.within:.0%} of sums are within {judged.tolerance:.0%}"
+        return f"{judged.joints} joint injections: there is no size up to which {near}"
     return f"{judged.joints} joint injections: losses add up until a KL of {judged.holds_up_to:.2g}"
 
 

@@ -163,7 +163,10 @@ def sensitivity(
     for number, trial in enumerate(design.trials):
         if trial.key not in done.outcomes:
             progress(trial.key, number / len(design.trials))
-            done.add(meter.measure(trial, trial.place is None))
+            started = time.perf_counter()
+            outcome = meter.measure(trial, trial.place is None)
+            taken = time.perf_counter() - started
+            done.add(outcome.model_copy(update={"seconds": taken}))
     progress("fitting", 1.0)
     found = result(options, meter.model, meter.usage, meter.unperturbed, design, done.outcomes)
     for name, frame in (("cells", cell_table(found)), ("joints", joint_table(found))):

@@ -7,6 +7,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
+from offsim import __version__
 from offsim.accuracy import difference
 from offsim.accuracy.scopes import Usage
 from offsim.accuracy.sensitivity import (
@@ -23,6 +24,7 @@ from offsim.accuracy.sensitivity import (
 from offsim.accuracy.sensitivity_fit import judged, terms
 from offsim.codec.bounds import Bound
 from offsim.policy.bounds import MATRICES, Strict
+from offsim.study.calibrate import this_machine
 from offsim.study.sensitivity_design import Design, Options, Trial
 
 Floats = npt.NDArray[np.float64]
@@ -36,12 +38,14 @@ class Outcome(Strict):
         kl: divergence of each sequence, nats a token.
         nll: negative log-likelihood of each sequence, nats a token.
         ica: whether each item was answered rightly, 0 or 1; None for a cell.
+        seconds: that it took, s; None in folders that do not say.
     """
 
     key: str
     kl: tuple[float, ...]
     nll: tuple[float, ...]
     ica: tuple[int, ...] | None = None
+    seconds: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,7 +92,12 @@ def result(
     """
     measured = dict(_gathered(design, outcomes))
     rungs = _rungs(options, model, measured)
+    seconds = [outcomes[trial.key].seconds for trial in design.trials]
+    known = [one for one in seconds if one is not None]
     facts = Sensitivity(
+        offsim=__version__,
+        machine=this_machine(),
+        seconds=sum(known) if len(known) == len(seconds) else None,
         model=model,
         source=options.source,
         kind=options.bounds[0].kind,

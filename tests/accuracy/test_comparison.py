@@ -6,9 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import binomtest, norm
 
-from offsim.accuracy.comparison import compare, detectable, share
+from offsim.accuracy.comparison import compare, continued, detectable, diverged, share
+from offsim.accuracy.questions import Answers
 from offsim.accuracy.statistics import detectable_change, difference, mcnemar
+from offsim.accuracy.texts import Reading
 from offsim.errors import InputError
+from offsim.testbed.scores import Answered
 
 RIGHT = np.arange(100) < 90
 
@@ -61,3 +64,35 @@ def test_more_items_detect_less(items: int, share_: float) -> None:
 def test_nothing_to_compare_is_refused() -> None:
     with pytest.raises(InputError, match="not of the same items"):
         compare(RIGHT, RIGHT[1:])
+
+
+def reading(nll: list[float], kl: list[float]) -> Reading:
+    return Reading(np.array(kl), np.array(nll), np.full(len(nll), 7))
+
+
+def test_texts_are_compared_by_sequence_and_seed() -> None:
+    before = reading([1.0, 2.0, 3.0], [0.0, 0.0, 0.0])
+    after = [
+        reading([1.5, 2.5, 3.5], [0.2, 0.3, 0.4]),
+        reading([1.7, 2.7, 3.7], [0.4, 0.5, 0.6]),
+    ]
+    found = diverged(before, after)
+    assert found.kl == difference(np.zeros(3), np.array([[0.2, 0.3, 0.4], [0.4, 0.5, 0.6]]))
+    assert found.nll.mean == pytest.approx(0.6)
+    assert found.nll.low < 0.6 < found.nll.high  # the seeds differ, though no sequence does
+    assert found.before == pytest.approx(math.exp(2))
+    assert found.after.mean == pytest.approx(math.exp(2.6))
+    assert found.after.low == pytest.approx(math.exp(2 + found.nll.low))
+    assert (found.after.items, found.after.seeds) == (3, 2)
+
+
+def test_answers_agree_up_to_their_first_other_token() -> None:
+    none: dict[str, Answered] = {}
+    one = Answers(none, {"add": np.array([1.0, 0.5]), "sub": np.array([1.0, 1.0])})
+    two = Answers(none, {"add": np.array([1.0, 0.0]), "sub": np.array([1.0, 1.0])})
+    found = continued([one, two])
+    assert (found.agreement.mean, found.exact.mean) == (6.5 / 8, 0.75)
+    assert (found.agreement.items, found.agreement.seeds) == (4, 2)
+    sub = continued([one, two], "sub")
+    assert (sub.agreement.low, sub.agreement.high) == (1.0, 1.0)
+    assert sub.exact.low < 1.0  # Wilson's: two answers show little

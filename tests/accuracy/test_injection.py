@@ -9,6 +9,8 @@ from offsim.codec.bounds import Bound
 from offsim.errors import InputError
 from offsim.model.experts import MATRICES, change_experts, expert_modules, matrices_of
 from offsim.model.hook import Resident, handled
+from offsim.testbed.load import load
+from offsim.testbed.scores import answered, held_out_items
 from tests.families import FAMILIES, family
 
 IDS = torch.tensor([[5, 6, 7, 8, 90, 100], [17, 3, 44, 9, 1, 127]])
@@ -35,6 +37,22 @@ def test_a_bound_of_zero_changes_no_bit(tiny_model: PreTrainedModel, source: str
     with injected(tiny_model, WeightError(source=source, bound=None)) as handler:
         assert torch.equal(logits(tiny_model), before)
     assert not handler.largest.any()
+
+
+@pytest.mark.parametrize("source", ["uniform", "normal", "codec:sz3", "codec:cuszp"])
+def test_a_bound_of_zero_is_the_embedded_model_as_it_is(source: str) -> None:
+    model = load()
+    unhooked = logits(model)
+    with handled(model, Resident(model)):
+        before = logits(model)
+    # The hook sums experts in an order of its own: without it logits differ by rounding.
+    torch.testing.assert_close(before, unhooked, rtol=1e-5, atol=1e-3)
+    asked = held_out_items(3, 0, ["add", "chain"])
+    answers = {name: one.outputs for name, one in answered(model, asked).items()}
+    with injected(model, WeightError(source=source, bound=None)):
+        assert torch.equal(logits(model), before)
+        found = answered(model, asked)
+    assert {name: one.outputs for name, one in found.items()} == answers
 
 
 def test_an_empty_scope_changes_no_bit(tiny_model: PreTrainedModel) -> None:

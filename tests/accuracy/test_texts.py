@@ -6,7 +6,7 @@ import torch
 from transformers import PreTrainedModel
 
 from offsim.accuracy.injection import WeightError, injected
-from offsim.accuracy.texts import BATCH, Texts, embedded_texts
+from offsim.accuracy.texts import BATCH, Texts, embedded_texts, pieces
 from offsim.codec.bounds import Bound
 from offsim.errors import InputError
 from offsim.testbed import tokenizer
@@ -103,3 +103,11 @@ def test_texts_that_predict_nothing_are_refused(
 ) -> None:
     with pytest.raises(InputError, match="each of 2 tokens or more"):
         Texts(tiny_model, rows)
+
+
+def test_a_text_is_cut_into_pieces_of_one_length() -> None:
+    assert pieces(range(10), 5, 4) == [[0, 1, 2, 3], [4, 5, 6, 7]]
+    assert pieces(range(10), 1, 4) == [[0, 1, 2, 3]]
+    assert pieces(range(3), 5, 4) == [[0, 1, 2]]
+    with pytest.raises(InputError, match="2 tokens or more"):
+        pieces([7], 5)

@@ -43,6 +43,7 @@ def test_a_folder_gets_the_file_the_tables_and_the_figures(
         "cells.csv",
         "joints.csv",
         "layers.png",
+        "report.html",
     }
     shown = capsys.readouterr()
     assert "9 cells (9 of layers) at 3 bounds with 1 seed, and 6 joint injections" in shown.err
@@ -54,8 +55,8 @@ def test_a_folder_gets_the_file_the_tables_and_the_figures(
     ("most", "said"),
     [
         (1e9, "all are within 25%, up to a predicted KL of"),
-        (0.2, "beyond that the loss need not add up"),
-        (0.01, "even of the mildest too few are within 25%"),
+        (0.7, "beyond that the loss need not add up"),
+        (0.01, "there is no size up to which 90% of ten or more are within 25%"),
     ],
 )
 def test_how_far_losses_add_up_is_said(
@@ -67,8 +68,17 @@ def test_how_far_losses_add_up_is_said(
     said: str,
 ) -> None:
     meter.most = most
+    monkeypatch.setattr("offsim.study.sensitivity_design.LEAST_JOINTS", 12)
     assert run(monkeypatch, "sensitivity", *LEAST, "--out", str(tmp_path)) == 0
     assert said in " ".join(capsys.readouterr().out.split())
+
+
+def test_few_joint_injections_are_said_to_be_too_few(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(monkeypatch, "sensitivity", *LEAST, "--out", str(tmp_path)) == 0
+    told = " ".join(capsys.readouterr().out.split())
+    assert "to say up to which size losses add up takes 10 or more" in told
 
 
 def test_json_is_for_machines(

@@ -10,6 +10,7 @@ from offsim.files import write_json
 from offsim.report.paper import write_paper_report
 from offsim.report.paper_data import PaperData, load_paper
 from offsim.report.paper_figures import rate_figure, tasks_figure
+from offsim.report.paper_tables import sources_table
 from offsim.study.paper.comparisons import comparisons_table
 from offsim.study.paper.design import PARTS, Entry
 from offsim.study.paper.estimates import base_table, cells_table, tasks_table
@@ -19,7 +20,7 @@ from offsim.study.paper.tolerance import tolerance_table
 from offsim.trace.statistics import use_table
 from tests.builders import trace_of
 from tests.report.test_page import _read
-from tests.study.paper.made import PLAN, RIGHT, made
+from tests.study.paper.made import PLAN, RIGHT, UNEVEN, made
 
 TRACE = trace_of([[[0, 1]] * 9, [[1, 2]] * 9])
 
@@ -28,7 +29,7 @@ def study(out: Path, *parts: str) -> Path:
     def ica(entry: Entry) -> float:
         return RIGHT - 0.2 * entry.level
 
-    known, results = made(out, parts, ica), Results(out, PLAN)
+    known, results = made(out, parts, ica, uneven=UNEVEN), Results(out, PLAN)
     tasks = tasks_table(known, results)
     tables = {
         "cells": cells_table(known, results, None),
@@ -72,12 +73,20 @@ def test_the_page_is_whole_and_alone(tmp_path: Path) -> None:
     assert "58 / ? (PIA unreadable)" in page.text
     assert "This is a quick look" in page.text
     assert (
-        "Not all cells are measured of the parts 3, 4, 5, 7, 8, codecs, experts, layers, real:"
-        in page.text
+        "Not all cells are measured of the parts 3, 4, 5, 7, 8, codecs, experts, layers, real, "
+        "uneven:" in page.text
     )
     assert (
         text.count("MEASURED</span>") == len(page.images) + page.tags.count("table") - 1
     )  # of facts
+
+
+def test_two_bounds_of_the_size_of_one_are_on_the_page(tmp_path: Path) -> None:
+    page = _read(write_paper_report(study(tmp_path, "uneven")))
+    assert "Two bounds of the size of one, in all experts, by cuszp" in page.text
+    assert "mean-abs:0.6, mean-abs:0.15 in top4:all" in page.text
+    assert "down tight, gate and up loose against one bound" in page.text
+    assert "not corrected for the number of these 8 pairs" in page.text
 
 
 def test_what_is_not_measured_is_not_shown(tmp_path: Path) -> None:
@@ -124,6 +133,25 @@ def test_bits_are_drawn_of_what_has_a_size(tmp_path: Path) -> None:
     figure = rate_figure(_of(data, cells=cells))
     lines = {line.get_label(): line.get_xdata() for line in figure.axes[0].lines}
     assert list(lines["sz3"]) == [0, 1, 3, 4]
+
+
+def test_bits_of_an_ideal_code_are_estimated(tmp_path: Path) -> None:
+    data = load_paper(study(tmp_path, "6"))
+    cells = data.cells.assign(part="codecs", how="equal bound", bits=4.5, bound=range(12))
+    labels = {"uniform": "ESTIMATED", "sz3": "MEASURED"}
+    cells["source"] = ["uniform", "sz3"] * 6
+    cells["bits_label"] = cells["source"].map(labels)
+    found = _of(data, cells=cells)
+    table = sources_table(found)
+    assert table.labels == ("MEASURED", "ESTIMATED")
+    assert {(row[0].text, row[4].text) for row in table.rows} == {
+        ("uniform", "4.500 (ESTIMATED)"),
+        ("sz3", "4.500"),
+    }
+    figure = rate_figure(found)
+    assert "ESTIMATED" in {text.get_text() for text in figure.texts}
+    (legend,) = figure.legends
+    assert any("ESTIMATED" in text.get_text() for text in legend.get_texts())
 
 
 def _of(data: PaperData, **tables: pd.DataFrame) -> PaperData:

@@ -20,6 +20,7 @@ def takeaways(*verdicts: str) -> PaperData:
             "level": at,
             "group": "g",
             "together": v,
+            "overall": "cannot be told",
         }
         for at, v in enumerate(verdicts)
     ]
@@ -39,7 +40,9 @@ def takeaways(*verdicts: str) -> PaperData:
     ],
 )
 def test_verdicts_are_counted(verdicts: tuple[str, ...], says: str) -> None:
-    assert answer(takeaways(*verdicts)) == [(2, f"“It is so.” {says}")]
+    assert answer(takeaways(*verdicts)) == [
+        (2, f"“It is so.” Cannot be told at the paper's levels. {says}")
+    ]
 
 
 def test_comparisons_that_belong_together_count_once() -> None:

@@ -1,9 +1,12 @@
+import re
 from pathlib import Path
 
 import numpy as np
 import pytest
 
 from offsim.accuracy.sensitivity import Sensitivity
+from offsim.errors import InputError
+from offsim.files import write_json
 from offsim.report.sensitivity import (
     experts_figure,
     figures,
@@ -11,9 +14,11 @@ from offsim.report.sensitivity import (
     layers_figure,
     matrices_figure,
 )
+from offsim.report.sensitivity_page import write_sensitivity_report
 from offsim.report.style import png
 from offsim.study.sensitivity import sensitivity
 from offsim.study.sensitivity_design import Timing
+from tests.report.test_page import _read
 from tests.study.sensitive import EXPERTS, FACTS, LAYERS, QuadraticMeter, options
 
 
@@ -88,3 +93,43 @@ def test_the_picture_is_a_function_of_the_file(found: Sensitivity) -> None:
     image = png(matrices_figure(found))
     assert image.startswith(b"\x89PNG")
     assert image == png(matrices_figure(found))
+
+
+def test_the_page_is_whole_and_alone(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    found = measured(tmp_path, 2, monkeypatch)
+    path = write_sensitivity_report(tmp_path)
+    page, text = _read(path), path.read_text(encoding="utf-8")
+    assert not page.open
+    assert "script" not in page.tags
+    assert "://" not in re.sub(r"base64,[^\"]*", "", text)
+    drawn = {file.stem for file in tmp_path.glob("*.png")}
+    assert drawn == {"layers", "matrices", "experts", "joints"}
+    assert len(page.images) == 4
+    assert "rises with the bound in all 3 layers: at every step in 3 of them" in page.text
+    assert "all are within 25%, up to a predicted KL of" in page.text
+    assert found.machine is not None
+    assert f"{found.machine.cores} cores" in page.text
+    assert "says nothing of another one" in page.text
+    assert "[ESTIMATED]: curve" in page.text
+    before = path.read_bytes()
+    assert write_sensitivity_report(tmp_path).read_bytes() == before
+
+
+def test_an_older_file_has_a_page_that_says_what_is_not_known(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    found = measured(tmp_path, 0.01, monkeypatch)
+    older = found.model_copy(
+        update={"machine": None, "offsim": None, "seconds": None, "additivity": None}
+    )
+    write_json(tmp_path / "sensitivity.json", older.model_dump(mode="json", exclude_none=True))
+    page = _read(write_sensitivity_report(tmp_path, tmp_path / "other" / "page.html"))
+    assert "on a machine and at a time that the file does not say" in page.text
+    assert "time of all injections not in the file" in page.text
+    assert "Do losses add up?" not in page.text
+    assert len(page.images) == 1
+
+
+def test_a_folder_without_a_sensitivity_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"sensitivity\.json: no such file; make the folder with"):
+        write_sensitivity_report(tmp_path)

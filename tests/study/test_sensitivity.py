@@ -1,5 +1,9 @@
 """The run: resumable, refusing what is not its own; and what comes out of known sensitivities."""
 
+import json
+import re
+from datetime import date
+from itertools import count
 from pathlib import Path
 
 import numpy as np
@@ -67,6 +71,28 @@ def test_losses_that_do_not_add_up_are_said_not_to(tmp_path: Path) -> None:
     assert 0 < judged.holds_up_to < max(joint.predicted.mean for joint in found.joints)
 
 
+def test_the_file_says_where_and_when_it_was_measured(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = count(step=0.5)
+    monkeypatch.setattr("offsim.study.sensitivity.time.perf_counter", lambda: next(clock))
+    found = sensitivity(tmp_path, options(FEW), QuadraticMeter())
+    assert found.machine is not None
+    assert found.machine.measured_on == date.today()
+    assert found.machine.cores >= 1
+    assert found.offsim == found.machine.versions["offsim"]
+    trials = (tmp_path / DONE).read_text().splitlines()
+    assert found.seconds == pytest.approx(0.5 * len(trials))
+    # A folder and a file from before these were kept go on.
+    older = [re.sub(r',"seconds":[^}]*', "", line) for line in trials]
+    (tmp_path / DONE).write_text("\n".join(older) + "\n")
+    assert sensitivity(tmp_path, options(FEW), QuadraticMeter()).seconds is None
+    path = tmp_path / "sensitivity.json"
+    file = json.loads(path.read_text())
+    path.write_text(json.dumps({k: file[k] for k in file if k not in ("offsim", "machine")}))
+    assert read_json(path, Sensitivity).machine is None
+
+
 def test_accuracy_is_asked_of_joint_injections_alone(tmp_path: Path) -> None:
     found = sensitivity(tmp_path, options(FEW), QuadraticMeter())
     drops = [joint.ica_drop.mean for joint in found.joints if joint.ica_drop]
@@ -79,7 +105,11 @@ def test_accuracy_is_asked_of_joint_injections_alone(tmp_path: Path) -> None:
     assert cells["kl_estimated"].to_numpy() == pytest.approx(cells["kl_measured"].to_numpy())
 
 
-def test_what_was_cut_off_goes_on_to_the_same_files(tmp_path: Path) -> None:
+def test_what_was_cut_off_goes_on_to_the_same_files(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clock = count()  # every trial takes a second
+    monkeypatch.setattr("offsim.study.sensitivity.time.perf_counter", lambda: next(clock))
     whole, cut = tmp_path / "whole", tmp_path / "cut"
     sensitivity(whole, options(FEW), QuadraticMeter())
     with pytest.raises(KeyboardInterrupt):

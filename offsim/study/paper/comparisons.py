@@ -1,7 +1,7 @@
 """Beyond the paper: which of two errors does more harm, paired over the same items.
 
 Matrices against each other, hot experts against cold ones, one source of errors against another at
-an equal bound and at an equal size.
+an equal bound and at an equal size, two bounds against one of the same size.
 """
 
 from collections.abc import Iterator, Sequence
@@ -12,6 +12,7 @@ import pandas as pd
 
 from offsim.study.paper.design import Cell, Entry
 from offsim.study.paper.results import Results
+from offsim.study.paper.uneven import UNIFORM
 
 NOISE = ("uniform", "normal")
 
@@ -45,7 +46,7 @@ def pairs(entries: Sequence[Entry]) -> Iterator[Pair]:
     """Every comparison that the entries allow."""
     groups: dict[tuple[str, str, float, str, str], dict[str, Cell]] = {}
     for entry in entries:
-        if entry.part in ("matrices", "experts"):
+        if entry.part in ("matrices", "experts", "uneven"):
             place, name = "", entry.place
         elif entry.part in ("codecs", "real"):
             place, name = entry.place, entry.source
@@ -55,12 +56,17 @@ def pairs(entries: Sequence[Entry]) -> Iterator[Pair]:
         groups.setdefault(key, {})[name] = entry.cell
     for (part, place, level, unit, how), found in groups.items():
         for first, second in combinations(found, 2):
+            if part == "uneven" and first != UNIFORM:
+                continue  # all are held against the one bound
             both = (found[first], found[second])
             yield Pair(part, place, level, unit, how, first, second, both)
 
 
 def comparisons_table(entries: Sequence[Entry], results: Results) -> pd.DataFrame:
-    """A row for each pair: ICA of the second less the first, 0..1, and the same of KL, nats."""
+    """A row for each pair: ICA of the second less the first, 0..1, and the same of KL, nats.
+
+    Intervals are of 95 % each and not corrected for the number of pairs.
+    """
     rows = []
     for pair in pairs(entries):
         if not all(results.has(cell) for cell in pair.cells):

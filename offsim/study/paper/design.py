@@ -13,6 +13,7 @@ from offsim.accuracy import Scope, WeightError, scaled_layer
 from offsim.codec.bounds import Bound, Kind
 from offsim.study.paper.numbers import GROUPS, LAYERS
 from offsim.study.paper.sizes import SIZED, Sizes
+from offsim.study.paper.uneven import UNIFORM, Uneven
 
 BEYOND = 1.6
 """A level above the paper's largest, where one expert of this model is to be seen to react."""
@@ -34,23 +35,38 @@ class Cell:
     Attributes:
         questions: a key of `offsim.study.paper.plan.QUESTIONS`.
         error: with the seed 0; the runs of a cell differ in the seed alone.
+        over: another one, which holds alone where it is; None for none.
     """
 
     questions: str
     error: WeightError
+    over: WeightError | None = None
 
     @property
     def name(self) -> str:
         """Tells cells apart, and is a file name."""
         bound = "" if self.error.bound is None else f"-{self.error.bound}"
         text = f"{self.questions}-{self.error.source}{bound}-{self.error.scope}"
+        if self.over is not None:
+            text += f"-over-{self.over.bound}-{self.over.scope}"
         for sign, word in _WORDS.items():
             text = text.replace(sign, word)
         return re.sub(r"[^A-Za-z0-9.]+", "-", text)
 
     def seeds(self, wanted: int) -> int:
         """How many runs it has: a codec makes the same error every time."""
-        return wanted if self.error.made_by().seeded else 1
+        return wanted if any(one.made_by().seeded for one in self.errors(0)) else 1
+
+    def errors(self, seed: int) -> list[WeightError]:
+        """What is injected in the run of a seed."""
+        both = [self.error] if self.over is None else [self.error, self.over]
+        return [one.model_copy(update={"seed": seed}) for one in both]
+
+    @property
+    def bound_text(self) -> str:
+        """The bound, or both of them."""
+        first = "" if self.error.bound is None else str(self.error.bound)
+        return first if self.over is None else f"{first}, {self.over.bound} in {self.over.scope}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,6 +82,7 @@ class Entry:
         unit: `alpha`, `sigma` or `bits`.
         cell: what is measured.
         how: `equal bound` or `equal size` in the part `codecs`, else empty.
+        bits: a weight, MEASURED, in the part `uneven`; else None.
     """
 
     part: str
@@ -75,6 +92,7 @@ class Entry:
     unit: str
     cell: Cell
     how: str = ""
+    bits: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,14 +121,19 @@ def noise(
     return Cell(questions, WeightError(source=source, bound=Bound(level, kind), scope=Scope(scope)))
 
 
-def entries(part: str, depth: Depth, sizes: Sizes | None = None) -> list[Entry]:
+def entries(
+    part: str, depth: Depth, sizes: Sizes | None = None, uneven: Uneven | None = None
+) -> list[Entry]:
     """The cells of one part of the study.
 
     Args:
         part: a key of PARTS.
         depth: of the model.
         sizes: what the codecs make of the model; `codecs` alone needs them.
+        uneven: tables of two bounds; `uneven` alone needs them.
     """
+    if part == "uneven":
+        return [] if uneven is None else list(_uneven(uneven))
     if part == "codecs":
         return [] if sizes is None else list(_codecs(sizes))
     return list(PARTS[part](depth))
@@ -194,6 +217,24 @@ def _codecs(sizes: Sizes) -> Iterator[Entry]:
         yield Entry("codecs", "all", point.source, level, "bits", cell, "equal size")
 
 
+def _uneven(uneven: Uneven) -> Iterator[Entry]:
+    """One bound for all, and two of the same size, in all experts."""
+    source = f"codec:{uneven.codec}"
+    seen: set[float] = set()
+    for table in uneven.tables:
+        size = (table.alpha, "alpha")
+        if table.alpha not in seen:
+            seen.add(table.alpha)
+            bits = uneven.bits(table.uniform_bytes)
+            cell = noise(source, table.alpha, "all")
+            yield Entry("uneven", UNIFORM, uneven.codec, *size, cell, bits=bits)
+        loose = noise(source, table.loose, "all")
+        tight = WeightError(source=source, bound=Bound(table.tight, "mean-abs"), scope=table.scope)
+        cell = Cell(loose.questions, loose.error, tight)
+        bits = uneven.bits(table.bytes)
+        yield Entry("uneven", table.name, uneven.codec, *size, cell, bits=bits)
+
+
 _ONE = "top1:layer:{layer}"
 _TOKEN = "top{k}:layer:{layer}"
 _ALL = "layer:{layer}"
@@ -208,6 +249,7 @@ PARTS: Mapping[str, Callable[[Depth], Iterator[Entry]]] = {
     "9": _group_table("9", (0.3, 0.5, 0.8), "chains"),
     "matrices": _matrices,
     "experts": _experts,
+    "uneven": lambda _: iter(()),
     "layers": _layers,
     "real": _real,
 }
@@ -224,6 +266,7 @@ TITLES = {
     "codecs": "Noise and codecs in all experts",
     "matrices": "Gate, up or down matrices of all experts",
     "experts": "The more used half of the experts of each layer, and the other half",
+    "uneven": "Two bounds of the size of one, in all experts",
     "layers": "All experts of one layer, uniform noise",
     "real": "Noise and codecs in all experts of one layer",
 }

@@ -5,7 +5,8 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from offsim.accuracy import Difference, detectable_change, holm, mcnemar
+from offsim.accuracy import Difference, holm, mcnemar
+from offsim.accuracy.comparison import detectable
 from offsim.study.paper.design import Entry
 from offsim.study.paper.numbers import BASELINES, PUBLISHED, Published
 from offsim.study.paper.plan import QUESTIONS
@@ -26,8 +27,9 @@ def cells_table(entries: Sequence[Entry], results: Results, sizes: Sizes | None)
         sizes: what codecs make of the model, if it was measured.
 
     Returns:
-        Shares and their changes 0..1, divergence in nats a token, bits a weight, p of McNemar's
-        test of ICA, as it is and corrected by Holm over the part.
+        Shares and their changes 0..1, divergence in nats a token, bits a weight with their label,
+        p of McNemar's test of ICA, as it is and corrected by Holm over the part. All but bits that
+        are ESTIMATED and what the paper prints is MEASURED.
     """
     rows = [
         {
@@ -39,7 +41,7 @@ def cells_table(entries: Sequence[Entry], results: Results, sizes: Sizes | None)
             "unit": entry.unit,
             "questions": entry.cell.questions,
             "scope": str(entry.cell.error.scope),
-            "bound": "" if entry.cell.error.bound is None else str(entry.cell.error.bound),
+            "bound": entry.cell.bound_text,
             **_measured(entry, results),
             **_sized(entry, sizes),
             **_published(entry),
@@ -109,18 +111,22 @@ def _measured(entry: Entry, results: Results) -> dict[str, object]:
         "seeds": len(results.runs(cell)),
         **found,
         "p": _short(test.p),
-        "detectable": _short(detectable_change(items, test.discordance)),
+        "detectable": _short(detectable(items, test.discordance)),
         "seconds": _short(sum(run.seconds for run in results.runs(cell))),
     }
 
 
 def _sized(entry: Entry, sizes: Sizes | None) -> dict[str, object]:
     """Bits a weight where the size of this error is known: all experts."""
+    if entry.bits is not None:
+        return {"bits": _short(entry.bits), "bits_label": "MEASURED"}
     point = None
     if entry.part == "codecs" and sizes is not None:
         bound = entry.cell.error.bound
         point = sizes.point(entry.source, None if bound is None else bound.value)
-    return {"bits": None if point is None or sizes is None else _short(sizes.bits(point))}
+    if point is None or sizes is None:
+        return {"bits": None, "bits_label": ""}
+    return {"bits": _short(sizes.bits(point)), "bits_label": point.label}
 
 
 def _published(entry: Entry) -> dict[str, object]:

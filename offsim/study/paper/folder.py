@@ -46,6 +46,7 @@ class Outcome(Strict):
     Attributes:
         questions: the set of questions.
         error: with the seed of this run; None for the model as it is.
+        over: another one, which holds alone where it is; None for none.
         ica: of each item, `1` where content and format are right, else `0`.
         pia: likewise of the content.
         kl: KL(unperturbed || this model), mean over the tokens of each sequence of text, nats a
@@ -57,6 +58,7 @@ class Outcome(Strict):
     version: int = Field(default=VERSION, ge=VERSION, le=VERSION)
     questions: str
     error: WeightError | None
+    over: WeightError | None = None
     ica: str = Field(pattern="^[01]+$")
     pia: str = Field(pattern="^[01]+$")
     kl: tuple[float, ...]
@@ -106,8 +108,8 @@ def read_outcome(path: Path, cell: Cell, seed: int) -> Outcome:
         FormatError: it is not a run, or one of another error.
     """
     found = read_json(path, Outcome)
-    expected = (cell.questions, cell.error.model_copy(update={"seed": seed}))
-    if (found.questions, found.error) != expected:
+    made = [one for one in (found.error, found.over) if one is not None]
+    if (found.questions, made) != (cell.questions, cell.errors(seed)):
         raise FormatError(f"{path}: it is a run of another error than its name says; remove it")
     return found
 

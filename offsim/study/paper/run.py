@@ -31,6 +31,7 @@ from offsim.study.paper.folder import (
 )
 from offsim.study.paper.plan import QUESTIONS, Plan
 from offsim.study.paper.sizes import Sizes, sizes_of
+from offsim.study.paper.uneven import Uneven, uneven_of
 from offsim.study.plan import Progress, part
 from offsim.study.workload import prompts
 from offsim.trace import Trace, load_trace, save_trace
@@ -42,6 +43,7 @@ TRACE_SEED = 11
 """Of the prompts whose routing says which experts are used most, drawn apart from the questions."""
 TRACE = "trace.safetensors"
 SIZES = "sizes.json"
+UNEVEN = "uneven.json"
 DIGITS = 6
 """Of a divergence in a file."""
 
@@ -93,6 +95,11 @@ class Ground:
         return Texts(self.model, embedded_texts(self.plan.sequences, self.plan.length))
 
     @cached_property
+    def made(self) -> list[Path]:
+        """Runs that were made with this and not there before, in their order."""
+        return []
+
+    @cached_property
     def _asked(self) -> dict[str, Questions]:
         return {}
 
@@ -118,18 +125,34 @@ class Ground:
             raise FormatError(f"{path}: it is of another model; remove it")
         return known
 
+    def uneven(self, progress: Progress = lambda *_: None) -> Uneven:
+        """Tables of two bounds as large as one, found once for the folder.
+
+        Raises:
+            FormatError: the file of it is of another model.
+        """
+        path = self.out / UNEVEN
+        if not path.exists():
+            found = uneven_of(self.model, self.identity.digest, usage(self.trace), progress)
+            write_text(path, found.model_dump_json(indent=2) + "\n")
+        known = read_json(path, Uneven)
+        if known.model != self.identity.digest:
+            raise FormatError(f"{path}: it is of another model; remove it")
+        return known
+
     def outcome(self, cell: Cell, seed: int) -> Outcome:
         """One run."""
         started = time.perf_counter()
-        error = cell.error.model_copy(update={"seed": seed})
+        errors = cell.errors(seed)
         asked = self.questions(cell.questions)
-        with handled(self.model, Perturbed(self.model, error, usage=usage(self.trace))):
+        with handled(self.model, Perturbed(self.model, *errors, usage=usage(self.trace))):
             answers = asked.ask(self.model)
             # The second set of questions is asked under errors whose divergence is known.
             kl = self.texts.read(self.model).kl if cell.questions == "mixed" else np.zeros(0)
         return Outcome(
             questions=cell.questions,
-            error=error,
+            error=errors[0],
+            over=errors[1] if cell.over is not None else None,
             ica=as_text(answers.ica()),
             pia=as_text(answers.pia()),
             kl=tuple(float(f"{value:.{DIGITS}g}") for value in kl.tolist()),
@@ -175,8 +198,10 @@ def measure(
     _ = ground.trace
     wanted: list[Entry] = []
     for name in dict.fromkeys(parts):
-        sizes = ground.sizes(part(progress, 0.0, 0.05)) if name == "codecs" else None
-        wanted += entries(name, ground.depth, sizes)
+        before = part(progress, 0.0, 0.05)
+        sizes = ground.sizes(before) if name == "codecs" else None
+        uneven = ground.uneven(before) if name == "uneven" else None
+        wanted += entries(name, ground.depth, sizes, uneven)
     _run(ground, missing(ground, wanted), part(progress, 0.05, 1.0))
     return wanted
 
@@ -207,12 +232,15 @@ def _run(ground: Ground, left: Sequence[tuple[Entry, int]], progress: Progress) 
         if not path.exists():
             progress(f"asking the model without an error: {name}", 0.0)
             _write(path, ground.unperturbed(name))
+            ground.made.append(path)
     tell = _with_time_left(progress, len(left))
     for number, (entry, seed) in enumerate(left):
-        tell(f"part {entry.part}: {entry.cell.error.model_copy(update={'seed': seed})}", number)
+        what = ", ".join(map(str, entry.cell.errors(seed)))
+        tell(f"part {entry.part}: {what}", number)
         path = outcome_path(ground.out, entry.cell.name, seed)
         if not path.exists():  # another study may have done it meanwhile
             _write(path, ground.outcome(entry.cell, seed))
+            ground.made.append(path)
 
 
 def _write(path: Path, outcome: Outcome) -> None:

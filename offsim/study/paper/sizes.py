@@ -1,14 +1,15 @@
 """What codecs make of the experts of a model, and the bounds at which blobs are equally large.
 
 Bytes are payload bytes of real blobs, all matrices of all experts; a bound is the same share alpha
-of mean|w| in every expert.
+of mean|w| in every expert. Those of `uniform` alone are no blob's: they are the entropy that an
+ideal code would come to, ESTIMATED.
 """
 
 import math
 from collections.abc import Callable
-from typing import Literal
+from typing import Any, Literal
 
-from pydantic import Field
+from pydantic import Field, model_validator
 from scipy.optimize import brentq
 from transformers import PreTrainedModel
 
@@ -25,6 +26,8 @@ SIZED = ("cuszp", "sz3")
 """Codecs with a bound; the first sets the size of the others at each bound of the paper."""
 QUANTISERS = ("rtn-int8", "rtn-int4")
 """Codecs without one, whose sizes are met too."""
+IDEAL = "uniform"
+"""Noise that stands for an ideal code, whose size is computed."""
 LOG2_ALPHAS = (-9.0, 2.0)
 """Between which a bound is sought."""
 LOG2_STEP = 1e-3
@@ -39,6 +42,7 @@ class SizePoint(Strict):
             the entropy of a uniform quantiser.
         alpha: the bound, a share of mean|w| of each expert; None for a codec that takes none.
         bytes: of all blobs.
+        label: MEASURED of blobs, ESTIMATED of the ideal code.
         sized_to: `SOURCE ALPHA` of the point whose bytes this one meets; its own where it sets
             them, empty where it is part of the comparison at equal bounds alone.
     """
@@ -46,7 +50,17 @@ class SizePoint(Strict):
     source: str
     alpha: float | None
     bytes: float = Field(ge=0)
+    label: Literal["MEASURED", "ESTIMATED"] = "MEASURED"
     sized_to: str = ""
+
+    @model_validator(mode="before")
+    @classmethod
+    def _labelled(cls, given: Any) -> Any:
+        """Files that are older than the label have none."""
+        if isinstance(given, dict) and "label" not in given:
+            computed = given.get("source") == IDEAL
+            return {**given, "label": "ESTIMATED" if computed else "MEASURED"}
+        return given
 
     @property
     def key(self) -> str:
@@ -113,15 +127,12 @@ def sizes_of(
     for number, alpha in enumerate(alphas):
         progress(f"sizes of the codecs at {alpha:.0%} of mean|w|", number / (2 * len(alphas)))
         ideal = _ideal_bytes(model, alpha)
-        points.append(SizePoint(source="uniform", alpha=alpha, bytes=ideal))
-        first = SizePoint(source=setter, alpha=alpha, bytes=blob_bytes(model, setter, alpha))
+        points.append(SizePoint(source=IDEAL, alpha=alpha, bytes=ideal, label="ESTIMATED"))
+        first = _blobs(model, setter, alpha)
         targets.append(first.model_copy(update={"sized_to": first.key}))
-        points += [
-            SizePoint(source=name, alpha=alpha, bytes=blob_bytes(model, name, alpha))
-            for name in others
-        ]
+        points += [_blobs(model, name, alpha) for name in others]
     for name in QUANTISERS:
-        one = SizePoint(source=name, alpha=None, bytes=blob_bytes(model, name, None))
+        one = _blobs(model, name, None)
         targets.append(one.model_copy(update={"sized_to": one.key}))
     for number, target in enumerate(targets):
         progress(f"bounds at the size of {target.key}", 0.5 + number / (2 * len(targets)))
@@ -149,6 +160,12 @@ def blob_bytes(model: PreTrainedModel, codec: str, alpha: float | None) -> int:
     )
 
 
+def _blobs(model: PreTrainedModel, codec: str, alpha: float | None) -> SizePoint:
+    """The size of real blobs."""
+    size = blob_bytes(model, codec, alpha)
+    return SizePoint(source=codec, alpha=alpha, bytes=size)
+
+
 def _ideal_bytes(model: PreTrainedModel, alpha: float) -> float:
     """Entropy of all matrices, each quantised uniformly with steps of twice its bound, in bytes."""
     total = 0.0
@@ -174,5 +191,4 @@ def _met(model: PreTrainedModel, codec: str, target: SizePoint) -> SizePoint:
         raise InputError(f"{codec} has no bound at which it is as large as {target.key}") from error
     nearest = min(found, key=lambda one: abs(math.log2(found[one] / target.bytes)))
     alpha = float(f"{2.0**nearest:.9g}")  # short in a file; too near to change a blob by much
-    size = blob_bytes(model, codec, alpha)
-    return SizePoint(source=codec, alpha=alpha, bytes=size, sized_to=target.key)
+    return _blobs(model, codec, alpha).model_copy(update={"sized_to": target.key})

@@ -1,13 +1,16 @@
 """The whole paper study: measure what is missing, then write every table of what is there."""
 
+import json
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 from transformers import PreTrainedModel
 
 from offsim import __version__
-from offsim.files import read_json, replacing, write_json
+from offsim.errors import FormatError
+from offsim.files import read_json, read_text, replacing, write_json
 from offsim.model.experts import shape_of
 from offsim.study.calibrate import this_machine
 from offsim.study.paper.comparisons import comparisons_table
@@ -15,10 +18,11 @@ from offsim.study.paper.design import PARTS, Entry, entries
 from offsim.study.paper.estimates import base_table, cells_table, tasks_table
 from offsim.study.paper.plan import QUESTIONS, Plan
 from offsim.study.paper.results import Results
-from offsim.study.paper.run import SIZES, Ground, measure
+from offsim.study.paper.run import SIZES, UNEVEN, Ground, measure
 from offsim.study.paper.sizes import Sizes
 from offsim.study.paper.takeaways import takeaways_table
 from offsim.study.paper.tolerance import tolerance_table
+from offsim.study.paper.uneven import Uneven
 from offsim.study.plan import Progress, part
 from offsim.trace.statistics import use_table
 
@@ -32,7 +36,7 @@ def paper_study(
     out: Path,
     parts: Sequence[str] = tuple(PARTS),
     progress: Progress = lambda *_: None,
-) -> dict[str, object]:
+) -> dict[str, Any]:
     """Measure some parts of the paper study and leave the tables of all that is measured.
 
     Args:
@@ -44,7 +48,8 @@ def paper_study(
         progress: for a display.
 
     Returns:
-        What is in paper.json.
+        What is in paper.json: its `calls` are those that the folder has had, with their parts, the
+        runs that each made, and its wall time, s; that of this one is None until `finished`.
 
     Raises:
         InputError: no such part, the folder is of another design or cannot be written.
@@ -53,17 +58,44 @@ def paper_study(
     ground = Ground(model, name, plan, out)
     measure(ground, parts, part(progress, 0.0, 0.95))
     progress("intervals and tables", 0.95)
-    path = out / SIZES
+    path, tables_at = out / SIZES, out / UNEVEN
     sizes = read_json(path, Sizes) if path.exists() else None
-    known = [entry for one in PARTS for entry in entries(one, ground.depth, sizes)]
+    uneven = read_json(tables_at, Uneven) if tables_at.exists() else None
+    known = [entry for one in PARTS for entry in entries(one, ground.depth, sizes, uneven)]
     results = Results(out, plan)
     tables = _tables(known, results, ground, sizes)
     for table, frame in tables.items():
         with replacing(out / f"{table}.csv") as partial:
             frame.to_csv(partial, index=False)
     facts = _facts(ground, known, results)
+    call = {"parts": list(dict.fromkeys(parts)), "runs": len(ground.made), "seconds": None}
+    facts["calls"] = [*_calls(out), call]
     write_json(out / SUMMARY, facts)
     return facts
+
+
+def finished(out: Path, facts: dict[str, Any], seconds: float) -> None:
+    """Keep how long a call took from its start to the end, in the facts and in paper.json.
+
+    Args:
+        out: folder of the study.
+        facts: that `paper_study` gave.
+        seconds: of wall time, with start-up, what was asked without an error, and the page.
+    """
+    facts["calls"][-1]["seconds"] = seconds
+    write_json(out / SUMMARY, facts)
+
+
+def _calls(out: Path) -> list[object]:
+    """Earlier calls of a folder; none of one from before they were kept."""
+    path = out / SUMMARY
+    if not path.exists():
+        return []
+    try:
+        calls = json.loads(read_text(path)).get("calls", [])
+    except (json.JSONDecodeError, AttributeError) as error:
+        raise FormatError(f"{path}: cannot be parsed: {error}; remove it") from error
+    return list(calls)
 
 
 def _tables(
@@ -83,7 +115,7 @@ def _tables(
     }
 
 
-def _facts(ground: Ground, known: Sequence[Entry], results: Results) -> dict[str, object]:
+def _facts(ground: Ground, known: Sequence[Entry], results: Results) -> dict[str, Any]:
     shape, plan = shape_of(ground.model), ground.plan
     by_part = {
         one: {

@@ -2,7 +2,8 @@
 
 A takeaway is a sentence with the comparisons that it comes to, at every level that the study has.
 Several comparisons at one level belong together: "the middle is worst" takes two. Each interval is
-of 95 % for itself, so that of twenty verdicts about one may be owed to chance.
+of 95 % for itself, so that of twenty verdicts about one may be owed to chance. The verdict on the
+takeaway is by the paper's own levels alone (`offsim.study.paper.verdicts.overall`).
 """
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -17,7 +18,7 @@ from offsim.accuracy import Difference
 from offsim.study.paper.design import Cell, Entry
 from offsim.study.paper.numbers import GROUPS, LAYERS
 from offsim.study.paper.results import Results
-from offsim.study.paper.verdicts import Claim, Verdict, together, verdict
+from offsim.study.paper.verdicts import PAPERS, Claim, judged
 from offsim.trace import Trace
 from offsim.trace.statistics import usage
 
@@ -28,8 +29,6 @@ RESAMPLES = 2000
 ONE_LAYER = ("4", "5", "6")
 """Tables of errors in single layers."""
 PARTS_ASKED = ("3", *ONE_LAYER, "7", "8", "9")
-LARGEST = 0.8
-"""Of the paper's levels."""
 Counts = npt.NDArray[np.int64]
 
 
@@ -42,7 +41,8 @@ class Evidence:
         level: of the error, a share of mean|w|; None where there is none.
         compared: what with what, in words.
         claim: what it has to do for the takeaway.
-        found: the change of ICA, 0..1, or for `silent` ICA itself, for `above` a ratio.
+        found: the change of ICA, 0..1, or for `format` that less the one of PIA, for `silent` ICA
+            itself, for `above` a ratio.
         group: what all comparisons of it, at one part and level, have to hold for; by default
             each counts for itself.
     """
@@ -147,13 +147,13 @@ def _format(cells: Cells, _: Trace) -> Iterator[Evidence]:
         for level, cell in cells.at("6", f"L{number}").items():
             found = cells.results.format_lost(cell)
             text = f"L{number}, change of ICA less that of PIA"
-            yield Evidence("6", level, text, "falls", found)
+            yield Evidence("6", level, text, "format", found)
 
 
 def _silent(cells: Cells, _: Trace) -> Iterator[Evidence]:
     for group in GROUPS.values():
         for level, cell in cells.at("7", group).items():
-            if level >= LARGEST:
+            if level == PAPERS:
                 found = cells.results.level(cell, "ica")
                 yield Evidence("7", level, f"{group}, ICA", "silent", found)
 
@@ -207,7 +207,7 @@ TAKEAWAYS: Mapping[str, Callable[[Cells, Trace], Iterator[Evidence]]] = {
 
 
 def takeaways_table(entries: Sequence[Entry], results: Results, trace: Trace) -> pd.DataFrame:
-    """A row for each comparison; `together` is of all comparisons of a takeaway, part and level.
+    """A row for each comparison, with the verdicts that `judged` gives.
 
     Args:
         entries: of all parts.
@@ -215,15 +215,7 @@ def takeaways_table(entries: Sequence[Entry], results: Results, trace: Trace) ->
         trace: of the model as it is.
     """
     cells = Cells(entries, results)
-    found = [
-        (number, says, one)
-        for number, (says, evidence) in enumerate(TAKEAWAYS.items(), 1)
-        for one in evidence(cells, trace)
-    ]
-    groups: dict[tuple[object, ...], list[Verdict]] = {}
-    for number, _, one in found:
-        groups.setdefault(_group(number, one), []).append(verdict(one.claim, one.found))
-    return pd.DataFrame(
+    evidence = pd.DataFrame(
         [
             {
                 "number": number,
@@ -236,13 +228,9 @@ def takeaways_table(entries: Sequence[Entry], results: Results, trace: Trace) ->
                 "found": one.found.mean,
                 "low": one.found.low,
                 "high": one.found.high,
-                "verdict": verdict(one.claim, one.found),
-                "together": together(groups[_group(number, one)]),
             }
-            for number, says, one in found
+            for number, (says, make) in enumerate(TAKEAWAYS.items(), 1)
+            for one in make(cells, trace)
         ]
     )
-
-
-def _group(number: int, one: Evidence) -> tuple[object, ...]:
-    return (number, one.part, one.level, one.group or one.compared)
+    return judged(evidence)

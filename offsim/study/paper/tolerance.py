@@ -1,4 +1,9 @@
-"""Which tasks tolerate which bound where, from the changes of each task."""
+"""Which tasks tolerate which bound where, from the changes of each task.
+
+Each answer is by an interval of 95 % of its own. They are not corrected for their number: a family
+of hundreds of small samples would leave next to nothing to say of any one. So up to one answer in
+forty may be owed to chance (one end of an interval decides).
+"""
 
 from typing import Literal
 
@@ -18,9 +23,9 @@ def tolerance_table(tasks: pd.DataFrame) -> pd.DataFrame:
 
     Returns:
         A row a task and layer: `tolerates`, the largest bound (sigma) up to which the loss is
-        below `LOST` for certain, at it and at all smaller ones, 0 if there is none; `loses`, the
-        smallest one at which it is above for certain, NaN if there is none. Between the two it
-        cannot be told.
+        below `LOST` by its interval, at it and at all smaller ones, 0 if there is none; `loses`,
+        the smallest one at which it is above by its interval, NaN if there is none. Between the
+        two it cannot be told.
     """
     rows = []
     for (task, place), found in tasks.groupby(["task", "place"], sort=False):

@@ -5,20 +5,47 @@ from pathlib import Path
 
 import numpy as np
 
+from offsim.accuracy import Scope
 from offsim.files import write_text
 from offsim.study.paper.design import Cell, Depth, Entry, entries
 from offsim.study.paper.folder import BASE, Identity, Outcome, as_text, claim, outcome_path
 from offsim.study.paper.plan import QUESTIONS, Plan
+from offsim.study.paper.sizes import Sizes
+from offsim.study.paper.uneven import Uneven, UnevenTable, tight_scopes
 
 DEPTH = Depth(9, 8, 2)
 PLAN = Plan(mixed=40, chains=200, seeds=3, sequences=4, length=8, requests=2, tokens=2)
 RIGHT = 0.95
 """Share of right answers without an error."""
+UNEVEN = Uneven(
+    model="0" * 16,
+    codec="cuszp",
+    weights=8000,
+    tables=tuple(
+        UnevenTable(
+            name=name,
+            scope=Scope(scope),
+            alpha=alpha,
+            tight=alpha / 2,
+            loose=alpha * 2,
+            bytes=4010,
+            uniform_bytes=4000,
+        )
+        for alpha in (0.3, 0.8)
+        for name, scope in tight_scopes(8).items()
+    ),
+)
 Share = Callable[[Entry], float]
 
 
 def made(
-    out: Path, parts: Iterable[str], ica: Share, pia: Share | None = None, plan: Plan = PLAN
+    out: Path,
+    parts: Iterable[str],
+    ica: Share,
+    pia: Share | None = None,
+    plan: Plan = PLAN,
+    sizes: Sizes | None = None,
+    uneven: Uneven | None = None,
 ) -> list[Entry]:
     """Leave runs of some parts in which such shares of the items are right.
 
@@ -27,7 +54,7 @@ def made(
     claim(out, Identity(model="made", digest="0" * 16, plan=plan))
     for questions in QUESTIONS:
         _write(out / "runs" / f"{BASE}-{questions}.0.json", plan, questions, None, RIGHT, RIGHT, 0)
-    known = [entry for part in parts for entry in entries(part, DEPTH)]
+    known = [entry for part in parts for entry in entries(part, DEPTH, sizes, uneven)]
     for entry in known:
         shares = ica(entry), (pia or ica)(entry)
         for seed in range(entry.cell.seeds(plan.seeds)):
@@ -42,9 +69,11 @@ def _write(
     count = plan.a_task(questions) * len(QUESTIONS[questions])
     difficulty = np.random.default_rng(1).permutation(count) / count
     moved = np.random.default_rng(2 + seed).normal(0, 0.005 * (cell is not None), count)
+    errors = [] if cell is None else cell.errors(seed)
     outcome = Outcome(
         questions=questions,
-        error=None if cell is None else cell.error.model_copy(update={"seed": seed}),
+        error=errors[0] if errors else None,
+        over=errors[1] if len(errors) > 1 else None,
         ica=as_text(difficulty + moved < ica),
         pia=as_text(difficulty + moved < pia),
         kl=(RIGHT - ica,) * (plan.sequences if questions == "mixed" else 0),

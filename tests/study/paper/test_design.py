@@ -3,7 +3,7 @@ import pytest
 from offsim.study.paper.design import PARTS, TITLES, Depth, entries
 from offsim.study.paper.numbers import PUBLISHED
 from offsim.study.paper.sizes import SizePoint, Sizes
-from tests.study.paper.made import DEPTH
+from tests.study.paper.made import DEPTH, UNEVEN
 
 TABLES = ("3", "4", "5", "6", "7", "8", "9")
 
@@ -28,7 +28,7 @@ def test_layers_are_as_deep_as_the_papers_and_groups_are_of_equal_size() -> None
 
 
 def test_names_are_files_and_tell_cells_apart() -> None:
-    cells = {entry.cell for part in PARTS for entry in entries(part, DEPTH, sizes())}
+    cells = {entry.cell for part in PARTS for entry in entries(part, DEPTH, sizes(), UNEVEN)}
     names = {cell.name for cell in cells}
     assert len(names) == len(cells) > 80
     assert all(name.replace("-", "").replace(".", "").isalnum() for name in names)
@@ -57,6 +57,30 @@ def test_codecs_at_an_equal_size_stand_at_the_bits_that_they_meet() -> None:
     ]
     assert found[1].cell.error.bound is not None
     assert found[1].cell.error.bound.value == 0.05
+
+
+def test_two_bounds_stand_beside_the_one_whose_size_they_have() -> None:
+    assert entries("uneven", DEPTH) == []
+    found = entries("uneven", DEPTH, uneven=UNEVEN)
+    assert [entry.place for entry in found] == [
+        "one bound",
+        "hot tight, cold loose",
+        "cold tight, hot loose",
+        "gate and up tight, down loose",
+        "down tight, gate and up loose",
+    ] * 2
+    assert [entry.bits for entry in found[:2]] == [4.0, 4.01]
+    assert found[0].cell == next(
+        entry.cell
+        for entry in entries("codecs", DEPTH, sizes())
+        if (entry.source, entry.level, entry.how) == ("cuszp", 0.3, "equal bound")
+    )  # one run for both parts
+    assert found[0].cell.over is None
+    loose, tight = found[1].cell.errors(2)
+    assert (str(loose.scope), str(loose.bound), loose.seed) == ("all", "mean-abs:0.6", 2)
+    assert (str(tight.scope), str(tight.bound), tight.seed) == ("top4:all", "mean-abs:0.15", 2)
+    assert found[1].cell.bound_text == "mean-abs:0.6, mean-abs:0.15 in top4:all"
+    assert found[1].cell.seeds(5) == 1
 
 
 def sizes() -> Sizes:

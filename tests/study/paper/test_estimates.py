@@ -2,12 +2,14 @@ from pathlib import Path
 
 import pytest
 
+from offsim.accuracy.comparison import detectable
 from offsim.study.paper.comparisons import comparisons_table
-from offsim.study.paper.design import Entry
+from offsim.study.paper.design import Entry, entries
 from offsim.study.paper.estimates import base_table, cells_table, tasks_table
 from offsim.study.paper.plan import QUESTIONS
 from offsim.study.paper.results import Results
-from tests.study.paper.made import PLAN, RIGHT, made
+from offsim.study.paper.sizes import SizePoint, Sizes
+from tests.study.paper.made import DEPTH, PLAN, RIGHT, UNEVEN, made
 
 
 def by_level(entry: Entry) -> float:
@@ -27,6 +29,14 @@ def test_a_cell_has_its_change_and_the_papers_number(tmp_path: Path) -> None:
     assert row["p"] <= row["p_holm"] < 1e-6
     assert table.loc[table["part"] == "9", "kl"].isna().all()
     assert "PIA unreadable" in set(table["paper_note"])
+
+
+def test_a_change_is_detectable_where_hardly_an_item_changes(tmp_path: Path) -> None:
+    known = made(tmp_path, ("6",), lambda entry: RIGHT)
+    table = cells_table(known, Results(tmp_path, PLAN), None)
+    least = detectable(440, 0.0)  # of so many items, where none changes
+    assert least == pytest.approx(0.018, abs=0.001)
+    assert table["detectable"].tolist() == pytest.approx([least] * len(table), rel=1e-4)
 
 
 def test_tasks_are_cut_out_of_the_items(tmp_path: Path) -> None:
@@ -66,3 +76,41 @@ def test_errors_are_compared_where_they_differ_in_one_thing(tmp_path: Path) -> N
     signs = table[table["second"] == "sz3"]
     assert (signs["ica_low"] <= signs["ica_apart"]).all()
     assert (signs["ica_apart"] <= signs["ica_high"]).all()
+
+
+def test_bits_that_no_blob_has_are_estimated(tmp_path: Path) -> None:
+    points = (
+        SizePoint(source="uniform", alpha=0.3, bytes=100, label="ESTIMATED"),
+        SizePoint(source="sz3", alpha=0.3, bytes=100),
+    )
+    sizes = Sizes(model="0" * 16, weights=200, points=points)
+    known = made(tmp_path, ("codecs",), by_level, sizes=sizes)
+    assert known == entries("codecs", DEPTH, sizes)
+    table = cells_table(known, Results(tmp_path, PLAN), sizes)
+    own = table[table["level"] == 0.3].set_index("source")
+    assert own["bits_label"].to_dict() == {
+        "normal": "",
+        "uniform": "ESTIMATED",
+        "cuszp": "",
+        "sz3": "MEASURED",
+    }
+    assert own.loc["uniform", "bits"] == 4.0
+
+
+def test_two_bounds_are_held_against_the_one_of_their_size(tmp_path: Path) -> None:
+    def ica(entry: Entry) -> float:
+        return RIGHT - {"one bound": 0.1, "hot tight, cold loose": 0.05}.get(entry.place, 0.2)
+
+    known = made(tmp_path, ("uneven",), ica, uneven=UNEVEN)
+    results = Results(tmp_path, PLAN)
+    cells = cells_table(known, results, None).set_index(["place", "level"])
+    row = cells.loc[("hot tight, cold loose", 0.3)]
+    assert (row["bits"], row["bits_label"], row["seeds"]) == (4.01, "MEASURED", 1)
+    assert row["bound"] == "mean-abs:0.6, mean-abs:0.15 in top4:all"
+    table = comparisons_table(known, results)
+    assert set(table["first"]) == {"one bound"}
+    assert len(table) == 4 * 2
+    hot = table[table["second"] == "hot tight, cold loose"].iloc[0]
+    assert hot["ica_apart"] == pytest.approx(0.05, abs=0.01)
+    assert hot["kl_apart"] == pytest.approx(-0.05)
+    assert hot["ica_low"] <= hot["ica_apart"] <= hot["ica_high"]

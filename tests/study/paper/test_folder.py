@@ -16,7 +16,7 @@ from offsim.study.paper.folder import (
     read_outcome,
 )
 from offsim.study.paper.plan import FULL, QUICK
-from tests.study.paper.made import DEPTH, made
+from tests.study.paper.made import DEPTH, UNEVEN, made
 
 OWN = Identity(model="a", digest="0" * 16, plan=FULL)
 
@@ -43,6 +43,20 @@ def test_a_run_of_another_error_is_refused(tmp_path: Path) -> None:
     path.write_text(path.read_text()[:-20])
     with pytest.raises(FormatError, match="cannot be parsed"):
         read_outcome(path, cell, 0)
+
+
+def test_a_run_of_two_errors_is_known_by_both(tmp_path: Path) -> None:
+    known = made(tmp_path, ("uneven",), lambda _: 0.5, uneven=UNEVEN)
+    one, two = known[1].cell, known[2].cell
+    assert (one.error, one.over) != (two.error, two.over)
+    path = outcome_path(tmp_path, one.name, 0)
+    assert read_outcome(path, one, 0).over == one.over
+    with pytest.raises(FormatError, match="a run of another error than its name says"):
+        read_outcome(path, two, 0)
+    alone = known[0].cell
+    path = outcome_path(tmp_path, alone.name, 0)
+    path.write_text(path.read_text().replace('"over":null,', ""))  # of before there were two
+    assert read_outcome(path, alone, 0).over is None
 
 
 @given(st.lists(st.booleans(), min_size=1))

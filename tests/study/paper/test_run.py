@@ -6,6 +6,7 @@ import pandas as pd
 import pytest
 from transformers import PreTrainedModel
 
+from offsim.accuracy import Places, Scope, injected
 from offsim.errors import FormatError, InputError
 from offsim.study.paper.design import PARTS, Cell, entries
 from offsim.study.paper.folder import Outcome, outcome_path
@@ -13,6 +14,8 @@ from offsim.study.paper.plan import Plan
 from offsim.study.paper.results import Results
 from offsim.study.paper.run import Ground, _with_time_left, measure
 from offsim.study.paper.study import paper_study
+from offsim.study.paper.uneven import Uneven, UnevenTable
+from offsim.trace.statistics import usage
 from tests.study.paper.made import PLAN, made
 
 TINY = Plan(mixed=1, chains=2, seeds=2, sequences=2, length=16, requests=2, tokens=2)
@@ -71,6 +74,41 @@ def test_a_whole_study_leaves_its_tables(tiny_model: PreTrainedModel, tmp_path: 
     assert set(cells["part"]) == {"5"}
     assert (cells["items"] == 11).all()
     assert (cells["seeds"] == 2).all()
+
+
+def test_two_bounds_are_measured_once_and_go_on(
+    tiny_model: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    digest = ground(tiny_model, tmp_path).identity.digest
+    scopes = {"hot tight, cold loose": Scope("top2:all")}
+    tables = tuple(
+        UnevenTable(
+            name=name, scope=scope, alpha=0.8, tight=0.1, loose=1.2, bytes=99, uniform_bytes=100
+        )
+        for name, scope in scopes.items()
+    )
+    found = Uneven(model=digest, codec="cuszp", weights=200, tables=tables)
+    monkeypatch.setattr("offsim.study.paper.run.uneven_of", lambda *_: found)
+    facts = paper_study(tiny_model, "tiny", TINY, tmp_path, ["uneven"])
+    assert facts["parts"]["uneven"]["measured"] == 2  # type: ignore[index]
+    kept = {path.name: path.read_bytes() for path in (tmp_path / "runs").iterdir()}
+    monkeypatch.setattr("offsim.study.paper.run.uneven_of", lambda *_: pytest.fail("again"))
+    entry = measure(ground(tiny_model, tmp_path), ["uneven"])[1]
+    assert {path.name: path.read_bytes() for path in (tmp_path / "runs").iterdir()} == kept
+    (run,) = Results(tmp_path, TINY).runs(entry.cell)
+    errors = entry.cell.errors(0)
+    own = ground(tiny_model, tmp_path)
+    with injected(tiny_model, *errors, usage=usage(own.trace)) as handler:
+        kl = own.texts.read(tiny_model).kl
+    assert run.kl == pytest.approx(kl, rel=1e-4)
+    hot = Scope("top2:all").mask(Places(3, 4, usage(own.trace)))
+    assert handler.largest[hot].max() < handler.largest[~hot].min()
+    comparisons = pd.read_csv(tmp_path / "comparisons.csv")
+    assert comparisons["second"].tolist() == ["hot tight, cold loose"]
+    path = tmp_path / "uneven.json"
+    path.write_text(path.read_text().replace(digest, "0" * 16))
+    with pytest.raises(FormatError, match=r"uneven\.json: it is of another model"):
+        measure(ground(tiny_model, tmp_path), ["uneven"])
 
 
 def test_a_part_that_is_none_is_refused(tiny_model: PreTrainedModel, tmp_path: Path) -> None:

@@ -54,6 +54,19 @@ def test_an_ideal_code_is_smaller_than_any(sizes: Sizes) -> None:
     )
 
 
+def test_the_size_of_an_ideal_code_is_estimated(sizes: Sizes) -> None:
+    labels = {point.source: point.label for point in sizes.points}
+    assert labels == {
+        "uniform": "ESTIMATED",
+        "cuszp": "MEASURED",
+        "sz3": "MEASURED",
+        "rtn-int4": "MEASURED",
+    }
+    older = sizes.model_dump(exclude={"points": {"__all__": {"label"}}})
+    assert "label" not in older["points"][0]
+    assert Sizes.model_validate(older) == sizes
+
+
 def test_a_size_out_of_reach_is_told(
     larger: PreTrainedModel, monkeypatch: pytest.MonkeyPatch
 ) -> None:

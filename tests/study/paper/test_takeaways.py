@@ -38,7 +38,7 @@ def test_what_the_paper_says_holds_where_it_is_so(tmp_path: Path) -> None:
     assert verdicts(table, 2) == {"holds"}
     assert verdicts(table, 3) == {"holds"}
     fewer = table[(table["number"] == 6) & (table["compared"].str.startswith("L26"))]
-    assert set(fewer["verdict"]) == {"does not hold"}
+    assert set(fewer["verdict"]) == {"cannot be told"}  # ICA cannot exceed PIA
     assert verdicts(table, 8) == {"holds"}
 
 
@@ -48,13 +48,18 @@ def test_the_same_runs_the_other_way_round_do_not_hold(tmp_path: Path) -> None:
 
     table = judged(tmp_path, ica=reversed_)
     assert verdicts(table, 2) == verdicts(table, 3) == verdicts(table, 8) == {"does not hold"}
-    assert verdicts(table, 4) == verdicts(table, 6) == {"does not hold"}
+    assert verdicts(table, 4) == {"cannot be told"}  # the same answers at every level: no width
+    assert verdicts(table, 6) == {"cannot be told"}  # no format is lost, whatever the content
     assert verdicts(table, 7) == {"does not hold"}
+    ends = table.drop_duplicates("number").set_index("number")["overall"]
+    assert ends.loc[[2, 3, 7, 8]].eq("does not hold").all()
+    assert ends.loc[[4, 6]].eq("cannot be told").all()
 
 
 def test_no_output_is_told(tmp_path: Path) -> None:
     table = judged(tmp_path, ica=lambda entry: 0.01)
     assert verdicts(table, 7) == {"holds"}
+    assert set(table.loc[table["number"] == 7, "level"]) == {0.8}  # as it says, and no larger one
 
 
 def test_the_middle_needs_both_ends(tmp_path: Path) -> None:
