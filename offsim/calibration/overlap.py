@@ -60,12 +60,12 @@ def decoded(record: RunRecord, stage: Stage, *, in_turn: bool) -> Iterator[Besid
             the others, whose decoder was idle.
     """
     for step in record.steps:
-        idle = _intervals([(wait.start, wait.end) for wait in step.waits])
+        idle = intervals([(wait.start, wait.end) for wait in step.waits])
         free = -np.inf
         for span, arrived in _served(step, stage):
             if (arrived <= free) == in_turn:
                 seconds = span.end - span.start
-                yield Beside(seconds, seconds - _within(span.start, span.end, idle))
+                yield Beside(seconds, seconds - within(span.start, span.end, idle))
             free = span.end
 
 
@@ -86,7 +86,7 @@ def computed(
     dense, experts = [], []
     attention = 0.0 if compute.attention_s is None else compute.attention_s.value
     for step, stamps in zip(record.steps, times, strict=True):
-        decoding = _intervals([(span.start, span.end) for span, _ in _served(step, stage)])
+        decoding = decoding_in(step, stage)
         waited = {wait.load.layer for wait in step.waits}
 
         def beside(
@@ -97,7 +97,7 @@ def computed(
             decoding: Intervals = decoding,
             waited: set[int] = waited,
         ) -> Beside:
-            together = _within(start, end, decoding)
+            together = within(start, end, decoding)
             return Beside(end - start, together, (end - start) / alone, layer in waited)
 
         for number, layer in enumerate(stamps.layers):
@@ -167,11 +167,17 @@ def _served(step: StepRecord, stage: Stage) -> list[tuple[Span, float]]:
     return sorted(found, key=lambda pair: pair[0].start)
 
 
-def _intervals(pairs: Sequence[tuple[float, float]]) -> Intervals:
+def decoding_in(step: StepRecord, stage: Stage) -> Intervals:
+    """When a stage of a step decoded."""
+    return intervals([(span.start, span.end) for span, _ in _served(step, stage)])
+
+
+def intervals(pairs: Sequence[tuple[float, float]]) -> Intervals:
+    """[intervals, 2] of pairs of begin and end, s."""
     return np.array(pairs, float).reshape(-1, 2)
 
 
-def _within(start: float, end: float, intervals: Intervals) -> float:
+def within(start: float, end: float, intervals: Intervals) -> float:
     """How much of the time from `start` to `end` lies in intervals that do not overlap."""
     common = np.minimum(end, intervals[:, 1]) - np.maximum(start, intervals[:, 0])
     return float(common.clip(min=0).sum())

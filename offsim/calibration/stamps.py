@@ -11,6 +11,7 @@ from scipy.stats import theilslopes
 
 from offsim.calibration.fit import figure
 from offsim.calibration.measure import by_size
+from offsim.calibration.overlap import computed, decoding_in, slowdown, within
 from offsim.calibration.schema import (
     ComputeFigures,
     CoolingPoint,
@@ -28,6 +29,8 @@ from offsim.trace import DECODE, PREFILL
 
 UNUSUAL = 3.0
 """So many times the range of their middle half from the median, a layer was interrupted."""
+UNPACK: Stage = "device decode"
+"""The stage beside which compute is slower in the runs of experts without compression."""
 COLDEST = 0.95
 """Most of a loss that can be left a layer later: caches are warm again within a token or two."""
 Observed = tuple[RunRecord, list[StepTimes]]
@@ -76,22 +79,30 @@ def compute_figures(
         )
     }
     parts = adding_up(tables, steps, per_pair)
-    warm = {name: at_size(parts[name], 1) for name in ("dense", "dispatch", "expert")}
-    costs = (warm, per_pair, submit_s)
-    losses = [[pair for step in _losses(seen, *costs) for pair in step] for seen in missing]
-    cooling = sorted(map(_point, filter(None, losses)), key=lambda point: point.idle_s)
-    still_cold, cooling = _kept_cold(list(_losses(halved, *costs)), cooling)
-    return ComputeFigures(
+    warm = ComputeFigures(
         label="MEASURED",
         first=parts["first"],
         dense=parts["dense"],
         head=parts["head"],
         dispatch=parts["dispatch"],
         expert=parts["expert"],
-        cooling=cooling,
-        still_cold=still_cold,
         attention_s=attention,
     )
+    costs = (warm, submit_s, *_slowdowns([*missing, halved], warm))
+    losses = [[pair for step in _losses(seen, *costs) for pair in step] for seen in missing]
+    cooling = sorted(map(_point, filter(None, losses)), key=lambda point: point.idle_s)
+    still_cold, cooling = _kept_cold(list(_losses(halved, *costs)), cooling)
+    return warm.model_copy(update={"cooling": cooling, "still_cold": still_cold})
+
+
+def _slowdowns(seen: Sequence[Observed], warm: ComputeFigures) -> tuple[float, float]:
+    """By how much what is unpacked on the device slows dense parts and experts in some runs."""
+    dense, experts = [], []
+    for record, times in seen:
+        found = computed(record, times, UNPACK, warm)
+        dense += found[0]
+        experts += found[1]
+    return slowdown(dense), slowdown(experts)
 
 
 def adding_up(
@@ -190,19 +201,31 @@ Loss = tuple[float, float]
 
 
 def _losses(
-    seen: Observed, warm: dict[str, float], per_pair: float, submit_s: float
+    seen: Observed,
+    warm: ComputeFigures,
+    submit_s: float,
+    slowed_dense: float,
+    slowed_expert: float,
 ) -> Iterator[list[Loss]]:
-    """What each layer of each decode step lost against warm caches."""
+    """What each layer of each decode step lost against warm caches.
+
+    What it lost to the decoder beside it is not counted: the simulation has that apart.
+    """
+    layer_s = at_size(warm.dense, 1) + at_size(warm.dispatch, 1)
+    expert_s = at_size(warm.expert, 1)
+    per_pair = 0.0 if warm.attention_s is None else warm.attention_s.value
     for record, times in zip(seen[0].steps, seen[1], strict=True):
         if times.tokens != 1:
             continue
         idle = [0.0] * len(times.layers)
         for wait in record.waits:
             idle[wait.load.layer] += wait.end - wait.start
-        losses = []
+        losses, decoding = [], decoding_in(record, UNPACK)
         for layer, (this, after) in enumerate(pairwise(times.layers)):
-            expected = warm["dense"] + warm["dispatch"] + len(this.experts) * warm["expert"]
-            expected += per_pair * times.context
+            expected = layer_s + len(this.experts) * expert_s + per_pair * times.context
+            beside = sum(within(start, end, decoding) for _, start, end in this.experts)
+            expected += beside * (1 - 1 / slowed_expert)
+            expected += within(this.leave, after.enter, decoding) * (1 - 1 / slowed_dense)
             taken = after.enter - this.enter - idle[layer] - this.misses * submit_s
             losses.append((idle[layer], taken - expected))
         yield losses

@@ -1,5 +1,6 @@
 """`offsim calibrate`: measure this machine."""
 
+from dataclasses import replace
 from pathlib import Path
 from typing import Annotated
 
@@ -23,11 +24,15 @@ def calibrate(
     ] = None,
     device: Annotated[Device, typer.Option(help="What is measured.")] = Device.CPU,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer samples.")] = False,
+    disk: Annotated[
+        Path | None,
+        typer.Option(help="Folder on the disk to measure; default: where temporary files are."),
+    ] = None,
     driven: Driven,
     logged: CalibratedRun,
     as_json: options.Json = False,
 ) -> None:
-    """Measure the link, the codecs and the compute of this machine on the embedded model.
+    """Measure link, codecs, compute and disk of this machine on the embedded model.
 
     With --trace, on generated experts that the second half of a trace's requests drives. With
     --from-run, nothing is measured: the calibration is fitted on the log of a run of any engine.
@@ -40,8 +45,10 @@ def calibrate(
 
     require(device)
     check_writable(out.parent)
+    if disk is not None and not disk.is_dir():
+        raise InputError(f"--disk {disk}: there is no such folder")
     if logged.log_file is not None:
-        refuse_others(OPTION, {"codec": bool(codec), "quick": quick})
+        refuse_others(OPTION, {"codec": bool(codec), "quick": quick, "disk": disk is not None})
         calibrate_from(logged, logged.log_file, trace_alone(driven, OPTION), out, as_json=as_json)
         return
     logged.refuse(OPTION)
@@ -72,8 +79,8 @@ def calibrate(
         from offsim.study.study import calibrate_alone
         from offsim.study.tables import codec_table
 
-        effort = QUICK if quick else FULL
-        figures = calibrate_alone(keys if wanted else STORAGES, effort, tell, routing)
+        effort = replace(QUICK if quick else FULL, placed=True)
+        figures = calibrate_alone(keys if wanted else STORAGES, effort, tell, routing, disk)
         write_yaml(out, figures)
     if as_json:
         display.emit_json(figures.model_dump(mode="json"))

@@ -28,7 +28,9 @@ def fidelity(
 
     The design mixes codecs, bounds, caches, cache sizes, prefetchers, chunks and link speeds, on
     the embedded model and on larger experts that its routing drives. Takes 10 to 20 minutes a
-    repetition; one that was cut off goes on with the part where it was.
+    repetition; one that was cut off goes on with the part where it was. Two more parts,
+    placed-embedded and placed-1.6MB, are run where --part names them: experts on disk, on the host,
+    and as blobs on the device.
 
     Example: offsim fidelity --out fidelity --repetitions 3 --apart 30
     """
@@ -36,13 +38,15 @@ def fidelity(
     from offsim.files import check_writable
     from offsim.study.design import PARTS
     from offsim.study.fidelity import fidelity as measure
+    from offsim.study.placed_design import PLACED_PARTS
 
-    known = {part.name: part for part in PARTS}
+    known = {part.name: part for part in (*PARTS, *PLACED_PARTS)}
     for name in parts or ():
         if name not in known:
             raise InputError(f"the design has no part {name!r}; it has {', '.join(known)}")
     check_writable(out)
-    chosen = [known[name] for name in dict.fromkeys(parts or known)]
+    wanted = parts or [part.name for part in PARTS]
+    chosen = [known[name] for name in dict.fromkeys(wanted)]
     with display.progress() as tell:
         _, facts = measure(out, repetitions, 60 * apart, chosen, tell)
     if as_json:

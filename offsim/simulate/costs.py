@@ -314,7 +314,8 @@ def check_placement(policy: Policy, calibration: Calibration, codec: CodecFigure
         )
     if policy.host_bytes is not None and calibration.disk is None:
         raise InputError(
-            "host memory has a size and the calibration has no disk beneath it; add `disk`"
+            "host memory has a size and the calibration has no disk beneath it; calibrate anew, "
+            "or add `disk`"
         )
     if policy.host_tokens:
         if codec.placement == "device" and policy.codec != "raw":
@@ -324,8 +325,8 @@ def check_placement(policy: Policy, calibration: Calibration, codec: CodecFigure
             )
         if not calibration.compute.host_expert:
             raise InputError(
-                "the host is to compute experts and the calibration does not say how fast; add "
-                "`compute.host_expert`"
+                "the host is to compute experts and the calibration does not say how fast; "
+                "calibrate anew, or add `compute.host_expert`"
             )
     if policy.keep != "decoded" and (codec.placement == "host" or policy.codec == "raw"):
         raise InputError(

@@ -17,6 +17,7 @@ from offsim.runtime.link import Link
 from offsim.runtime.store import ExpertStore
 from offsim.runtime.threads import single_compute_thread
 from offsim.study.adding_up import added_up
+from offsim.study.placed import PlacedSampler
 from offsim.study.prepare import Key
 from offsim.study.rounds import drawn
 from offsim.study.samplers import CodecSampler, ComputeSampler
@@ -36,12 +37,14 @@ class Effort:
         requests: run in a round.
         tokens: written for each.
         repeats: of a timing in a round.
+        placed: whether a disk beneath host memory and experts on the host are measured too.
     """
 
     rounds: int
     requests: int
     tokens: int
     repeats: int
+    placed: bool = False
 
 
 FULL = Effort(rounds=8, requests=3, tokens=24, repeats=5)
@@ -56,6 +59,7 @@ class Calibrator(Generic[Request]):
         stores: the codecs and bounds to measure, with its experts under each; one is raw.
         effort: how much is measured in a round.
         seed: of the requests of the first round.
+        folder: on the disk that is measured, if one is; None: where temporary files are.
     """
 
     def __init__(
@@ -64,10 +68,16 @@ class Calibrator(Generic[Request]):
         stores: Mapping[Key, ExpertStore],
         effort: Effort,
         seed: int = SEED,
+        folder: Path | None = None,
     ) -> None:
         self.subject, self.effort, self.seed = subject, effort, seed
         self.compute = ComputeSampler(subject, stores["raw", 0.0], effort.tokens)
         self.codecs = [CodecSampler(subject, store, effort.tokens) for store in stores.values()]
+        self.placed = (
+            PlacedSampler(subject, stores["raw", 0.0], stores.values(), folder)
+            if effort.placed
+            else None
+        )
         self.rounds = 0
 
     def round(self) -> None:
@@ -76,6 +86,8 @@ class Calibrator(Generic[Request]):
         self.compute.round(effort.requests, self.seed + self.rounds)
         for codec in self.codecs:
             codec.round(effort.repeats, self.seed - 1 - self.rounds)
+        if self.placed is not None:
+            self.placed.round(effort.tokens, self.seed - 1 - self.rounds)
         self.rounds += 1
 
     def result(self, replicates: int = 0) -> Calibration:
@@ -115,7 +127,7 @@ class Calibrator(Generic[Request]):
         )
         for number, codec in enumerate(codecs):
             made = added_up(made, number, *codec.whole)
-        return made
+        return made if self.placed is None else drawn(self.placed, numbers).added_to(made)
 
 
 def calibrate(
@@ -123,6 +135,7 @@ def calibrate(
     stores: Mapping[Key, ExpertStore],
     effort: Effort = FULL,
     progress: Callable[[str, float], None] = lambda *_: None,
+    folder: Path | None = None,
 ) -> Calibration:
     """Calibrate this machine on a model; arguments as of `Calibrator`.
 
@@ -131,8 +144,9 @@ def calibrate(
         stores: see there.
         effort: see there.
         progress: told what is measured next and which share is done.
+        folder: see there.
     """
-    calibrator = Calibrator(subject, stores, effort)
+    calibrator = Calibrator(subject, stores, effort, folder=folder)
     for number in range(effort.rounds):
         progress(f"calibrating, round {number + 1} of {effort.rounds}", number / effort.rounds)
         calibrator.round()

@@ -8,6 +8,7 @@ from dataclasses import dataclass, replace
 from random import Random
 from typing import Any, TypeVar
 
+from offsim.calibration.schema import ModelFacts
 from offsim.codec import codec_named
 from offsim.policy.policy import Policy
 from offsim.policy.transfer import Transfer
@@ -69,12 +70,11 @@ class Part:
     tokens: int
     repeats: int
 
-    def scenarios(self, experts: int, expert_bytes: int, bytes_per_s: float) -> list[Scenario]:
+    def scenarios(self, facts: ModelFacts, bytes_per_s: float) -> list[Scenario]:
         """The policies of this part: each level of each choice equally often, put together by lot.
 
         Args:
-            experts: of a layer.
-            expert_bytes: of one in its stored dtype.
+            facts: of the model.
             bytes_per_s: of the link; the paces are multiples of it.
         """
         rng = Random(f"fidelity/{self.name}")
@@ -86,12 +86,12 @@ class Part:
         for storage, cache, (prefetch, distance), share, chunks, factor in zip(
             *columns, strict=True
         ):
-            chunk = None if chunks == 1 else -(-expert_bytes // chunks)
+            chunk = None if chunks == 1 else -(-facts.expert_bytes // chunks)
             policy = Policy(
                 codec=storage[0],
                 bound=storage[1],
                 cache=cache,
-                slots=max(1, round(share * experts)),
+                slots=max(1, round(share * facts.experts)),
                 prefetch=prefetch,
                 distance=distance,
                 transfer=Transfer(chunk_bytes=chunk),

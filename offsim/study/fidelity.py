@@ -24,6 +24,7 @@ from offsim.study.ablation import CHUNKS, TERMS, without
 from offsim.study.calibrate import SEED, Calibrator
 from offsim.study.check import COMPARED, Checker, Scenario, comparison, covered
 from offsim.study.design import LOOKAHEAD, PARTS, PROFILE_SEED, REQUESTS_SEED, Part
+from offsim.study.guard import Guard, Guarded, reference
 from offsim.study.plan import Progress, part
 from offsim.study.prepare import Key, Recorded
 from offsim.study.reference import pace
@@ -104,8 +105,10 @@ def checked(one: Part, number: int, out: Path, progress: Progress) -> pd.DataFra
         progress(f"{one.name}: {what}", share)
 
     named("making the model", 0.0)
-    subject = one.subject()
-    stores = compressed(subject, one.storages, part(named, 0.01, 0.06))
+    plain = one.subject()
+    stores = compressed(plain, one.storages, part(named, 0.01, 0.06))
+    guard = Guard(reference(plain, stores["raw", 0.0]))
+    subject = Guarded(plain, guard)
     asked = subject.checked(one.requests, REQUESTS_SEED)
     recordings = recorded_under(
         subject, stores, asked, one.tokens, part(named, 0.06, 0.1), LOOKAHEAD
@@ -115,9 +118,7 @@ def checked(one: Part, number: int, out: Path, progress: Progress) -> pd.DataFra
     calibrator = Calibrator(subject, stores, one.effort, SEED + SEEDS_APART * number)
     named("calibrating for the first time", 0.1)
     calibrator.round()
-    facts = subject.facts
-    link = pace(calibrator.result())
-    scenarios = one.scenarios(facts.experts, facts.expert_bytes, link)
+    scenarios = one.scenarios(subject.facts, pace(calibrator.result()))
     checker = Checker(subject, scenarios, stores, asked, one.tokens, profile)
     for repeat in range(one.repeats):
         begin, end = (0.15 + 0.8 * at / one.repeats for at in (repeat, repeat + 1))
@@ -131,6 +132,8 @@ def checked(one: Part, number: int, out: Path, progress: Progress) -> pd.DataFra
     table.insert(1, "repetition", number + 1)
     chunks = [scenario.policy.transfer.chunk_bytes for scenario in scenarios]
     table["chunk_bytes"] = [0 if chunk is None else chunk for chunk in chunks]
+    table["policy"] = [str(scenario.policy) for scenario in scenarios]
+    table["runs_again"], table["runs_disturbed"] = guard.again, guard.disturbed
     table["tpot_noise"] = [halves_apart(runs) for runs in checker.runs]
     for term in (*TERMS, CHUNKS):
         table[f"tpot_error_without_{term}"] = [

@@ -110,12 +110,24 @@ def embedded() -> ModelSubject:
 
 
 def calibrate_alone(
-    keys: Sequence[Key], effort: Effort, progress: Progress, subject: Subject[Any] | None = None
+    keys: Sequence[Key],
+    effort: Effort,
+    progress: Progress,
+    subject: Subject[Any] | None = None,
+    folder: Path | None = None,
 ) -> Calibration:
-    """Calibrate this machine for these codecs and bounds; on the embedded model by default."""
+    """Calibrate this machine for these codecs and bounds; on the embedded model by default.
+
+    Args:
+        keys: codecs and bounds.
+        effort: how much is measured.
+        progress: for a display.
+        subject: what is run.
+        folder: as for `Calibrator`.
+    """
     subject = subject or embedded()
     stores = compressed(subject, keys, part(progress, 0.05, 0.3))
-    return calibrate(subject, stores, effort, part(progress, 0.3, 1.0))
+    return calibrate(subject, stores, effort, part(progress, 0.3, 1.0), folder)
 
 
 def check_alone(

@@ -1,7 +1,11 @@
+from dataclasses import replace
+from pathlib import Path
+
 from offsim.calibration.replicates import replicate
 from offsim.calibration.uncertainty import floats
 from offsim.codec import codec_named
 from offsim.policy.policy import Policy
+from offsim.simulate import simulate
 from offsim.simulate.band import BANDED, band
 from offsim.study.calibrate import Calibrator, Effort
 from offsim.study.samplers import MISS_SECONDS
@@ -42,3 +46,26 @@ def test_a_calibration_keeps_how_sure_it_is() -> None:
     found = band(trace, Policy(slots=2), made, 1e8)
     assert sorted(found) == sorted(BANDED)
     assert all(0 < ends.low < ends.high for ends in found.values())
+
+
+def test_disk_and_host_are_measured_where_asked(tmp_path: Path) -> None:
+    trace = joined([TOY, TOY])
+    subject = DrivenSubject(generated_model((3, 4, 16, 24)), trace)
+    stores = {key: subject.store(codec_named(key[0]), key[1]) for key in KEYS[:2]}
+    effort = replace(EFFORT, rounds=3, placed=True)
+    calibrator = Calibrator(subject, stores, effort, folder=tmp_path)
+    for _ in range(effort.rounds):
+        calibrator.round()
+    made = calibrator.result(replicates=2)
+    assert made.disk is not None
+    assert made.disk.label == "MEASURED"
+    assert min(point.size for point in made.compute.host_expert) == 1
+    assert made.replicates is not None
+    assert any(path.startswith("compute.host_expert.") for path in made.replicates.values)
+    assert "disk.bytes_per_s" in made.replicates.values
+    assert not list(tmp_path.iterdir())
+    for placed in ({"host_bytes": 1000}, {"host_tokens": 1}):
+        assert simulate(trace, Policy(slots=1, **placed), made, 1e8).label == "SIMULATED"
+    plain = Calibrator(subject, stores, EFFORT)
+    plain.round()
+    assert plain.result().disk is None

@@ -4,23 +4,28 @@ from collections import Counter
 
 import pytest
 
+from offsim.calibration.schema import ModelFacts
 from offsim.policy.prefetchers.registry import prefetcher_named
 from offsim.study.design import CACHES, PACES, PARTS, POLICIES, PREFETCHES, SHARES, Part
+
+FACTS = ModelFacts(
+    name="m", layers=3, experts=8, top_k=2, hidden=10, width=20, dtype_bytes=2, stored_bytes=1000
+)
 
 
 def test_the_design_has_many_policies_and_never_changes() -> None:
     assert len(PARTS) * POLICIES >= 60
     for part in PARTS:
-        first, again = (part.scenarios(8, 1000, 1e6) for _ in range(2))
+        first, again = (part.scenarios(FACTS, 1e6) for _ in range(2))
         assert first == again
         assert len(first) == POLICIES
         assert len(set(map(str, first))) == POLICIES
-    assert len({str(part.scenarios(8, 1000, 1e6)) for part in PARTS}) == len(PARTS)
+    assert len({str(part.scenarios(FACTS, 1e6)) for part in PARTS}) == len(PARTS)
 
 
 @pytest.mark.parametrize("part", PARTS, ids=lambda part: part.name)
 def test_every_choice_is_made_equally_often(part: Part) -> None:
-    scenarios = part.scenarios(8, 1000, 1e6)
+    scenarios = part.scenarios(FACTS, 1e6)
     policies = [scenario.policy for scenario in scenarios]
     counts = {
         "storages": (Counter(policy.key for policy in policies), part.storages),
