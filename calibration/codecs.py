@@ -1,4 +1,4 @@
-"""Measure codecs over bounds: `python calibration/codecs.py [--device cpu] [--weights N]`."""
+"""Measure codecs over bounds on the CPU: `python calibration/codecs.py [--weights N]`."""
 
 from dataclasses import asdict
 
@@ -7,16 +7,12 @@ import torch
 import typer
 
 from offsim.calibration.curve import curve
-from offsim.cli.devices import Device, require
 from offsim.codec import codec_named
 from offsim.codec.bounds import Bound
 
 
-def main(
-    device: Device = Device.CPU, weights: int = 1 << 20, sigma: float = 0.02, lowest: int = -13
-) -> None:
+def main(weights: int = 1 << 20, sigma: float = 0.02, lowest: int = -13) -> None:
     """Encode and decode bf16 Gaussian weights at bounds 2^lowest .. 2^-5; prints CSV, MEASURED."""
-    require(device)
     torch.set_num_threads(1)
     values = (torch.randn(weights, generator=torch.Generator().manual_seed(0)) * sigma).bfloat16()
     codecs = [codec_named(name) for name in ("cuszp", "sz3")]

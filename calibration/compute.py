@@ -2,8 +2,9 @@
 
 import typer
 
-from offsim.cli.devices import Device, require
+from offsim.cli.devices import Device
 from offsim.codec import codec_named
+from offsim.runtime.devices import device_named
 from offsim.study.calibrate import FULL, SEED
 from offsim.study.samplers import ComputeSampler
 from offsim.study.study import embedded
@@ -11,8 +12,7 @@ from offsim.study.study import embedded
 
 def main(device: Device = Device.CPU) -> None:
     """Run the embedded model with all and with none of its experts resident; prints MEASURED."""
-    require(device)
-    subject = embedded()
+    subject = embedded(device_named(device))
     raw = subject.store(codec_named("raw"), 0.0)
     sampler = ComputeSampler(subject, raw, FULL.tokens)
     for number in range(FULL.rounds):

@@ -49,16 +49,26 @@ def sweep_link(
         largest: bytes that the sweep reaches at least. Beyond 4 MiB a size is three arrays, as an
             expert is: memory for one that large is given out anew at each copy.
     """
-    sizes = list(COPY_SIZES)
-    while sizes[-1] < largest:
-        sizes.append(2 * sizes[-1])
+    sizes = sizes_to(largest)
     samples: dict[int, list[float]] = {size: [] for size in sizes}
-    whole = np.ones(sizes[-1], np.uint8)
-    parts = {s: np.array_split(whole[:s], 1 if s in COPY_SIZES else 3) for s in sizes}
+    parts = parts_by_size(np.ones(sizes[-1], np.uint8), sizes)
     for _ in range(repeats):
         for size, arrays in parts.items():
             samples[size] += timed(lambda a=arrays: copy(a), 1, warm_up=1)  # type: ignore[misc]
     return samples
+
+
+def sizes_to(largest: int) -> list[int]:
+    """Bytes of a sweep that reaches so many at least, rising."""
+    sizes = list(COPY_SIZES)
+    while sizes[-1] < largest:
+        sizes.append(2 * sizes[-1])
+    return sizes
+
+
+def parts_by_size(whole: Bytes, sizes: Sequence[int]) -> dict[int, list[Bytes]]:
+    """For each size the first so many bytes [bytes] uint8, as `sweep_link` divides them."""
+    return {s: np.array_split(whole[:s], 1 if s in COPY_SIZES else 3) for s in sizes}
 
 
 def link_figures(samples: Mapping[int, Sequence[float]], overshoot: Sequence[float]) -> LinkFigures:

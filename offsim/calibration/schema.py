@@ -106,6 +106,59 @@ class LinkFigures(Strict):
     overshoot_s: Figure
 
 
+class CopyFigures(Strict):
+    """Plain copies from host memory of one kind to a device, so many side by side.
+
+    Attributes:
+        memory: `pinned`, which the device reads by itself, or `pageable`, any other.
+        channels: copies that begin together, each asked for by a thread of its own.
+        copies: seconds until all of them are there, by the bytes of one.
+    """
+
+    memory: Literal["pinned", "pageable"]
+    channels: int = Field(ge=1)
+    copies: list[SizedFigure] = Field(min_length=1)
+
+
+class DecoderFigures(Strict):
+    """What decodes one expert from memory of a device into memory of the device.
+
+    Attributes:
+        decoder: kernels or a library, for people.
+        codec: whose blobs it decodes, with its options.
+        bound: of the blobs, absolute, unit of the weights; 0 for a lossless codec.
+        blob_bytes: of the expert.
+        ratio: its stored bytes over blob bytes.
+        decode_s: from the call until the device is through, all of its matrices.
+    """
+
+    decoder: str
+    codec: str
+    bound: float = Field(ge=0, allow_inf_nan=False)
+    blob_bytes: int = Field(ge=1)
+    ratio: Positive
+    decode_s: Figure
+
+
+class DeviceFigures(Strict):
+    """A device with memory of its own. No simulation goes by what is here.
+
+    Attributes:
+        label: where the plain numbers of this part come from.
+        name: of the device, for people.
+        copies: by kind of host memory and by how many there are side by side; those from pinned
+            memory one at a time are `copies` of the link.
+        decoders: on the same experts, side by side.
+        left_out: what might have been among them and is not, and why: each a sentence.
+    """
+
+    label: Source
+    name: str
+    copies: list[CopyFigures] = Field(min_length=1)
+    decoders: list[DecoderFigures] = Field(default_factory=list)
+    left_out: list[str] = Field(default_factory=list)
+
+
 class DiskFigures(Strict):
     """Disk to host memory: one read at a time, of one blob.
 
@@ -276,6 +329,7 @@ class Calibration(Strict):
     """Everything that the simulator knows of a machine.
 
     `replicates` and `inner_runs` say how sure it is; without them predictions have no band.
+    `device` is there where a device with memory of its own was measured.
     """
 
     format: Literal["offsim-calibration"] = "offsim-calibration"
@@ -287,6 +341,7 @@ class Calibration(Strict):
     handover: HandoverFigures
     codecs: list[CodecFigures] = Field(min_length=1)
     disk: DiskFigures | None = None
+    device: DeviceFigures | None = None
     replicates: Replicates | None = None
     inner_runs: list[InnerRun] = Field(default_factory=list)
 
@@ -312,7 +367,7 @@ class Calibration(Strict):
         """Whether every part was measured; a simulation on any other is ESTIMATED."""
         labels = {self.link.label, self.compute.label, self.handover.wake_s.label}
         labels |= {point.seconds.label for point in self.compute.host_expert}
-        labels |= {self.disk.label} if self.disk is not None else set()
+        labels |= {part.label for part in (self.disk, self.device) if part is not None}
         return labels | {codec.label for codec in self.codecs} == {"MEASURED"}
 
     def codec(self, name: str, bound: float) -> CodecFigures:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from offsim.cli import display, options
+from offsim.cli import devices, display, options
 from offsim.cli.check_from import OPTION, FromRun, check_from
 from offsim.cli.driven import Driven, tell_driven
 from offsim.cli.groups import grouped
@@ -25,6 +25,7 @@ def check(
         typer.Option(help="Calibration file (YAML) of this machine; needed except with --from."),
     ] = None,
     out: Annotated[Path, typer.Option(help="Folder for the tables.")] = Path("out"),
+    device: devices.DeviceOption = devices.Device.CPU,
     quick: Annotated[bool, typer.Option("--quick", help="Fewer tokens and runs.")] = False,
     profile: options.Profile = None,
     prefetch: options.Prefetch = "none",
@@ -38,7 +39,8 @@ def check(
 
     With --trace, as given to `offsim calibrate`, its routing drives generated experts. With
     --from, nothing is run: the log of a run of any engine is fitted on one half of its tokens and
-    predicted for the other.
+    predicted for the other. With --device cuda, policies run on a CUDA device, and the calibration
+    has to be of one.
 
     Example: offsim check --calibration machine.yaml --out out --prefetch gate
     Or: offsim check --from run.csv --trace run.safetensors --capacity 3000MiB
@@ -48,18 +50,20 @@ def check(
     from offsim.errors import InputError
     from offsim.files import check_writable, read_yaml
     from offsim.policy.policy import Policy
+    from offsim.runtime.devices import device_named
     from offsim.trace import load_trace
 
     like = prefetching(Policy(), prefetch, distance, prefetch_budget, 1.0, 1.0)
     if logged.log_file is not None:
         others = {"quick": quick, "profile": profile is not None, "prefetch": prefetch != "none"}
-        refuse_others(OPTION, others)
+        refuse_others(OPTION, {**others, "device": device is not devices.Device.CPU})
         routed = trace_alone(driven, OPTION)
         check_from(logged, logged.log_file, routed, out, calibration, as_json=as_json)
         return
     logged.refuse(OPTION)
     if calibration is None:
         raise InputError("predictions take a calibration; give --calibration, or a log by --from")
+    computes = device_named(device)
     known = load_trace(profile) if profile is not None else None
     check_writable(out)
     figures = read_yaml(calibration, Calibration)
@@ -72,6 +76,7 @@ def check(
         most = shape.layers * max(slots_of(shape.experts))
         routing.check_room(most, len(figures.codecs), driven.budget)
         tell_driven(routing)
+        routing = replace(routing, device=computes)
     with display.progress() as tell:
         from offsim.study.plan import FULL_PLAN, QUICK_PLAN
         from offsim.study.study import check_alone
@@ -79,7 +84,7 @@ def check(
         plan = QUICK_PLAN if quick else FULL_PLAN
         if routing is not None:
             plan = replace(plan, slots=slots_of(routing.model.shape.experts))
-        table, facts = check_alone(figures, plan, out, tell, like, known, routing)
+        table, facts = check_alone(figures, plan, out, tell, like, known, routing, computes)
     if as_json:
         display.emit_json(facts)
     else:

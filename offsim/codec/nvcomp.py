@@ -2,6 +2,7 @@
 
 import importlib
 import math
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -84,6 +85,17 @@ class Nvcomp(Codec):
             raise CodecError(f"nvcomp: not a stream of {self.algorithm} ({error})") from error
         check_size(self.name, data, expected, shape)
         return torch.from_numpy(np.frombuffer(data, np.uint8).copy()).view(dtype).view(shape)
+
+    def on_device(self, payload: Buffer) -> Callable[[], object]:
+        """A payload, copied to the device, as a call that decodes it there and leaves it there.
+
+        The call need not wait for the device, and is for one thread.
+
+        Args:
+            payload: that `encode` gave.
+        """
+        manager, stream = self._manager(), self._on_device(np.frombuffer(payload, np.uint8).copy())
+        return lambda: manager.decode(stream)
 
     def _manager(self) -> Any:
         """A codec of nvCOMP; one a call, for no two threads may share one."""

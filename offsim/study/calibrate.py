@@ -9,19 +9,18 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Generic
 
-from offsim.calibration.measure import link_figures, sweep_link
-from offsim.calibration.schema import Calibration, Machine
+from offsim.calibration.measure import link_figures
+from offsim.calibration.schema import Calibration, CopyFigures, DeviceFigures, Machine
 from offsim.codec.cuszp_kernels import kernels
-from offsim.runtime.cores import cores, pin
-from offsim.runtime.link import Link
 from offsim.runtime.store import ExpertStore
-from offsim.runtime.threads import single_compute_thread
 from offsim.study.adding_up import added_up
+from offsim.study.decoders import DecoderSampler
 from offsim.study.placed import PlacedSampler
 from offsim.study.prepare import Key
 from offsim.study.rounds import drawn
 from offsim.study.samplers import CodecSampler, ComputeSampler
 from offsim.study.subject import Request, Subject
+from offsim.study.transfers import Samples, sweep_device
 from offsim.study.uncertain import REPLICATES, with_uncertainty
 
 SEED = 1700
@@ -60,6 +59,7 @@ class Calibrator(Generic[Request]):
         effort: how much is measured in a round.
         seed: of the requests of the first round.
         folder: on the disk that is measured, if one is; None: where temporary files are.
+        decoders: what else the device decodes with, to be measured beside the runs.
     """
 
     def __init__(
@@ -68,6 +68,7 @@ class Calibrator(Generic[Request]):
         stores: Mapping[Key, ExpertStore],
         effort: Effort,
         seed: int = SEED,
+        decoders: DecoderSampler | None = None,
         folder: Path | None = None,
     ) -> None:
         self.subject, self.effort, self.seed = subject, effort, seed
@@ -78,6 +79,7 @@ class Calibrator(Generic[Request]):
             if effort.placed
             else None
         )
+        self.decoders = decoders
         self.rounds = 0
 
     def round(self) -> None:
@@ -88,6 +90,8 @@ class Calibrator(Generic[Request]):
             codec.round(effort.repeats, self.seed - 1 - self.rounds)
         if self.placed is not None:
             self.placed.round(effort.tokens, self.seed - 1 - self.rounds)
+        if self.decoders is not None:
+            self.decoders.round(effort.repeats)
         self.rounds += 1
 
     def result(self, replicates: int = 0) -> Calibration:
@@ -97,21 +101,32 @@ class Calibrator(Generic[Request]):
             replicates: to keep, beside the inner runs, so that predictions have a band; 0: neither.
         """
         repeats, largest = self.effort.repeats, self.subject.facts.expert_bytes
-        with single_compute_thread():
-            pin(cores()[1])
-            copies = sweep_link(Link().carry, self.rounds * repeats, largest)
+        copied = sweep_device(self.subject.device, self.rounds * repeats, largest)
 
         def made(numbers: Sequence[int]) -> Calibration:
             places = [n * repeats + at for n in numbers for at in range(repeats)]
-            return self._made(numbers, {s: [c[p] for p in places] for s, c in copies.items()})
+            return self._made(numbers, {s: [c[p] for p in places] for s, c in copied.link.items()})
 
         calibration = made(range(self.rounds))
-        if not replicates:
-            return calibration
-        inners = [*self.compute.inner, *(one for codec in self.codecs for one in codec.inner)]
-        return with_uncertainty(calibration, made, self.rounds, inners, replicates)
+        if replicates:
+            inners = [*self.compute.inner, *(one for codec in self.codecs for one in codec.inner)]
+            calibration = with_uncertainty(calibration, made, self.rounds, inners, replicates)
+        return calibration.model_copy(update={"device": self._device(copied.others)})
 
-    def _made(self, numbers: Sequence[int], copies: Mapping[int, Sequence[float]]) -> Calibration:
+    def _device(self, copies: list[CopyFigures]) -> DeviceFigures | None:
+        """What is known of a device with memory of its own beside what a simulation goes by."""
+        if not copies:
+            return None
+        decoders = self.decoders
+        return DeviceFigures(
+            label="MEASURED",
+            name=str(self.subject.device),
+            copies=copies,
+            decoders=[] if decoders is None else decoders.figures(),
+            left_out=[] if decoders is None else decoders.left_out,
+        )
+
+    def _made(self, numbers: Sequence[int], copies: Samples) -> Calibration:
         """What some rounds gave, each as often as it is named, and copies over the plain link."""
         codecs = [drawn(codec, numbers) for codec in self.codecs]
         overshoot = [s for codec in codecs for part in codec.overshoot for s in part]
@@ -135,6 +150,7 @@ def calibrate(
     stores: Mapping[Key, ExpertStore],
     effort: Effort = FULL,
     progress: Callable[[str, float], None] = lambda *_: None,
+    decoders: DecoderSampler | None = None,
     folder: Path | None = None,
 ) -> Calibration:
     """Calibrate this machine on a model; arguments as of `Calibrator`.
@@ -144,9 +160,10 @@ def calibrate(
         stores: see there.
         effort: see there.
         progress: told what is measured next and which share is done.
+        decoders: see there.
         folder: see there.
     """
-    calibrator = Calibrator(subject, stores, effort, folder=folder)
+    calibrator = Calibrator(subject, stores, effort, decoders=decoders, folder=folder)
     for number in range(effort.rounds):
         progress(f"calibrating, round {number + 1} of {effort.rounds}", number / effort.rounds)
         calibrator.round()

@@ -22,10 +22,12 @@ from offsim.model.experts import expert_modules
 from offsim.policy.decider import live_decider
 from offsim.policy.policy import Policy
 from offsim.policy.prefetchers.registry import prefetcher_named
+from offsim.runtime.devices import CPU, Device
 from offsim.runtime.store import ExpertStore
 from offsim.study.breakdown import breakdown
 from offsim.study.calibrate import Calibrator, Effort, calibrate, this_machine
 from offsim.study.check import Checker, comparison, summary
+from offsim.study.decoders import DecoderSampler
 from offsim.study.plan import FULL_PLAN, STORAGES, Plan, Progress, part
 from offsim.study.prepare import Key, Recorded, under
 from offsim.study.reference import MIXTRAL_PCIE4, layer_s, pace
@@ -104,9 +106,9 @@ def study(
     return facts
 
 
-def embedded() -> ModelSubject:
-    """The embedded model."""
-    return ModelSubject(load(), MODEL)
+def embedded(device: Device = CPU) -> ModelSubject:
+    """The embedded model, on a device."""
+    return ModelSubject(load(), MODEL, device)
 
 
 def calibrate_alone(
@@ -114,20 +116,26 @@ def calibrate_alone(
     effort: Effort,
     progress: Progress,
     subject: Subject[Any] | None = None,
+    device: Device = CPU,
     folder: Path | None = None,
 ) -> Calibration:
-    """Calibrate this machine for these codecs and bounds; on the embedded model by default.
+    """Calibrate this machine for these codecs and bounds.
+
+    A device other than the CPU is measured with all decoders that can be had there.
 
     Args:
-        keys: codecs and bounds.
-        effort: how much is measured.
+        keys: codecs and bounds; one is raw.
+        effort: how much is measured in a round.
         progress: for a display.
-        subject: what is run.
+        subject: what is run, on its device; the embedded model by default.
+        device: that computes the embedded model.
         folder: as for `Calibrator`.
     """
-    subject = subject or embedded()
+    subject, decoders = subject or embedded(device), None
     stores = compressed(subject, keys, part(progress, 0.05, 0.3))
-    return calibrate(subject, stores, effort, part(progress, 0.3, 1.0), folder)
+    if subject.device.name != CPU.name:
+        decoders = DecoderSampler(subject.device, subject.matrices(), stores)
+    return calibrate(subject, stores, effort, part(progress, 0.3, 1.0), decoders, folder)
 
 
 def check_alone(
@@ -138,6 +146,7 @@ def check_alone(
     like: Policy | None = None,
     profile: Trace | None = None,
     subject: Subject[Any] | None = None,
+    device: Device = CPU,
 ) -> tuple[pd.DataFrame, dict[str, object]]:
     """Check a calibration of this machine on the model that it is of; tables go into a folder.
 
@@ -148,11 +157,12 @@ def check_alone(
         progress: for a display.
         like: what else the policies are, such as their prefetcher; as a policy is by default.
         profile: a trace that the policies may learn from.
-        subject: what is run; the embedded model by default.
+        subject: what is run, on its device; the embedded model by default.
+        device: that computes the embedded model.
 
     Raises:
-        InputError: the calibration is of another model, a codec of its is not known here, or no
-            live run can have such a policy.
+        InputError: the calibration is of another model or was measured on another kind of device,
+            a codec of its is not known here, or no live run can have such a policy.
     """
     base, known = like or Policy(), calibration.model
     # Refuses an oracle, or what lacks a profile, before any work.
@@ -160,9 +170,10 @@ def check_alone(
     name = MODEL if subject is None else subject.facts.name
     if known.name != name or (subject is not None and known != subject.facts):
         raise InputError(f"the calibration is of {known.name}; this check runs {name}")
+    _check_device(calibration, device if subject is None else subject.device)
     kind = prefetcher_named(base.prefetch)
     lookahead = base.distance if kind is not None and kind.gated else 0
-    subject = subject or embedded()
+    subject = subject or embedded(device)
     keys = [(figures.codec, figures.bound) for figures in calibration.codecs]
     stores = compressed(subject, keys, part(progress, 0.02, 0.1))
     asked = subject.checked(plan.requests, SEED)
@@ -180,6 +191,20 @@ def check_alone(
     facts = _facts(tables["check"], link, calibration, plan)
     _write(out, tables, facts)
     return tables["check"], facts
+
+
+def _check_device(calibration: Calibration, device: Device) -> None:
+    """Refuse to hold runs on a device against what was measured on another kind of device.
+
+    Raises:
+        InputError: one is the CPU and the other is not.
+    """
+    there = "the CPU" if calibration.device is None else calibration.device.name
+    if calibration.measured and (calibration.device is None) != (device.name == CPU.name):
+        raise InputError(
+            f"the calibration was measured on {there}, and this check runs on {device}; calibrate "
+            f"with --device {device.name}"
+        )
 
 
 def compressed(

@@ -2,7 +2,7 @@
 
 import pandas as pd
 
-from offsim.calibration.schema import Calibration
+from offsim.calibration.schema import Calibration, DeviceFigures
 
 
 def codec_table(calibration: Calibration) -> pd.DataFrame:
@@ -60,3 +60,37 @@ def link_table(calibration: Calibration) -> pd.DataFrame:
             for point in calibration.link.copies
         ]
     )
+
+
+def copies_table(calibration: Calibration, device: DeviceFigures) -> pd.DataFrame:
+    """A row a size: GB/s from each kind of host memory, all copies side by side together.
+
+    Args:
+        calibration: whose link are the copies from pinned memory, one at a time.
+        device: that was measured.
+    """
+    columns = {"pinned": (1, calibration.link.copies)}
+    for one in device.copies:
+        beside = "" if one.channels == 1 else f" x{one.channels}"
+        columns[f"{one.memory}{beside}"] = (one.channels, one.copies)
+    rates = {
+        name: [channels * point.size / point.seconds.value / 1e9 for point in copies]
+        for name, (channels, copies) in columns.items()
+    }
+    return pd.DataFrame({"bytes": [point.size for point in calibration.link.copies], **rates})
+
+
+def decoder_table(device: DeviceFigures) -> pd.DataFrame:
+    """A row a decoder, codec and bound; MB are of the stored dtype."""
+    rows = [
+        {
+            "decoder": one.decoder,
+            "codec": one.codec,
+            "bound": one.bound,
+            "ratio": one.ratio,
+            "decode_MB_per_s": one.blob_bytes * one.ratio / one.decode_s.value / 1e6,
+            "decode_ms_per_expert": one.decode_s.value * 1e3,
+        }
+        for one in device.decoders
+    ]
+    return pd.DataFrame(rows)

@@ -8,6 +8,9 @@ from offsim.calibration.schema import (
     Calibration,
     CodecFigures,
     CoolingPoint,
+    CopyFigures,
+    DecoderFigures,
+    DeviceFigures,
     DiskFigures,
     ForesightFigures,
     at_size,
@@ -72,6 +75,33 @@ def test_disk_and_host_are_parts_that_may_be_missing(tmp_path: Path) -> None:
     )
     compute = plain.compute.model_copy(update={"host_expert": [guess]})
     assert not plain.model_copy(update={"compute": compute}).measured
+
+
+def test_a_device_is_a_part_that_may_be_missing(tmp_path: Path) -> None:
+    plain = calibration()
+    path = tmp_path / "c.yaml"
+    write_yaml(path, plain)
+    path.write_text(path.read_text().replace("device: null\n", ""))  # as files were before it
+    assert read_yaml(path, Calibration) == plain
+    decoder = DecoderFigures(
+        decoder="x", codec="cuszp", bound=0.5, blob_bytes=7, ratio=2.0, decode_s=figure(1.0)
+    )
+    device = DeviceFigures(
+        label="MEASURED",
+        name="a device",
+        copies=[CopyFigures(memory="pageable", channels=2, copies=sized((1, 0.5)))],
+        decoders=[decoder],
+        left_out=["nvCOMP: not installed"],
+    )
+    made = plain.model_copy(update={"device": device})
+    write_yaml(path, made)
+    assert read_yaml(path, Calibration) == made
+    assert made.measured
+    guessed = device.model_copy(update={"label": "ESTIMATED"})
+    assert not plain.model_copy(update={"device": guessed}).measured
+    path.write_text(path.read_text().replace("memory: pageable", "memory: swapped"))
+    with pytest.raises(FormatError, match=r"device\.copies\.0\.memory is 'swapped'"):
+        read_yaml(path, Calibration)
 
 
 def test_an_expert_has_the_bytes_that_are_said_or_those_of_whole_weights(tmp_path: Path) -> None:

@@ -72,6 +72,41 @@ def test_compute_is_taken_apart() -> None:
     assert [p.extra.value for p in made.cooling] == pytest.approx([0.25, 0.5])
 
 
+def beside_a_decoder(start: float) -> tuple[StepRecord, StepTimes]:
+    """A missing step in which a load is decoded beside the second expert, which takes 3, not 2."""
+    record, times = missing_step(start, 2, 0)
+    for number, layer in enumerate(times.layers):
+        _, begin, _ = layer.experts[1]
+        for later in times.layers[number + 1 :]:
+            later.enter, later.asked, later.leave = (
+                later.enter + 1,
+                later.asked + 1,
+                later.leave + 1,
+            )
+            later.experts = [(n, first + 1, last + 1) for n, first, last in later.experts]
+        layer.experts[1] = (1, begin, begin + 3)
+        layer.leave += 1
+        load = Load(number, 7, 80, begin, [Span("device decode", begin, begin + 3)], ahead=True)
+        record.loads.append(load)
+        wait = record.waits[number]
+        record.waits[number] = Wait(wait.start + number, wait.end + number, wait.load)
+    times.end += 2
+    return record, times
+
+
+def test_what_a_decoder_costs_compute_is_not_taken_for_cold_caches() -> None:
+    times = [resident_step(50.0 * n) for n in range(12)]
+    steps = [missing_step(100.0 * n, 2, 0) for n in range(12)]
+    steps += [beside_a_decoder(100.0 * n) for n in range(12, 24)]
+    mixed = (RunRecord("MEASURED", [r for r, _ in steps]), [t for _, t in steps])
+    made = compute_figures(times, [mixed], mixed, submit_s=1.0)
+    assert [point.extra.value for point in made.cooling] == [pytest.approx(0, abs=1e-9)]
+    for record, _ in steps[12:]:  # as if nothing had been decoded meanwhile
+        record.loads = record.loads[:2]
+    made = compute_figures(times, [mixed], mixed, submit_s=1.0)
+    assert made.cooling[0].extra.value > 0.3
+
+
 def interrupted(number: int) -> StepTimes:
     """A step of single tokens in which the first part, the dense one or the head takes 10 more."""
     step, part = resident_step(50.0 * number), number % 3

@@ -77,7 +77,6 @@ def inputs(tmp_path: Path) -> dict[str, str]:
         ("calibrate --out {good_yaml}/c.yaml", "cannot be written"),
         ("calibrate --out {here}/c.yaml --codec sz3:x", "'x' is not a number"),
         ("calibrate --out {here}/c.yaml --codec zip:1", "no codec is called 'zip'"),
-        ("calibrate --out {here}/c.yaml --device cuda", "measures the cpu only"),
         ("check --calibration {bad_yaml}", "bad.yaml: cannot be parsed"),
         ("check --calibration {good_yaml} --out {here}/o", "the calibration is of toy"),
         ("study --out {good_yaml}", "cannot be written"),

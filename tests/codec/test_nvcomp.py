@@ -109,6 +109,19 @@ def test_bytes_go_to_the_device_and_back(calls: list[str]) -> None:
     assert calls == ["codec LZ4", there, "decode", "to host 300"]
 
 
+def test_a_payload_on_the_device_is_decoded_there_as_often_as_wanted(calls: list[str]) -> None:
+    codec = Nvcomp("LZ4")
+    payload = codec.encode(torch.zeros(3, 50, dtype=torch.bfloat16), 0.0)
+    calls.clear()
+    decode = codec.on_device(memoryview(payload))
+    assert calls == ["codec LZ4", f"to device uint8 {len(payload)}"]
+    found: Any = decode()
+    assert found.where == "device"
+    assert found.data.tobytes() == bytes(300)
+    decode()
+    assert calls[2:] == ["decode"] * 2
+
+
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @settings(
     derandomize=True,

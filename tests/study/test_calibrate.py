@@ -1,18 +1,32 @@
 from dataclasses import replace
 from pathlib import Path
 
+import pytest
+from transformers import PreTrainedModel
+
 from offsim.calibration.replicates import replicate
+from offsim.calibration.schema import Calibration
 from offsim.calibration.uncertainty import floats
 from offsim.codec import codec_named
+from offsim.errors import InputError
+from offsim.files import read_yaml, write_yaml
 from offsim.policy.policy import Policy
+from offsim.record import metrics_of
+from offsim.runtime.devices import CPU, Cuda
 from offsim.simulate import simulate
 from offsim.simulate.band import BANDED, band
+from offsim.study import calibrate as module
 from offsim.study.calibrate import Calibrator, Effort
+from offsim.study.decoders import OWN
+from offsim.study.plan import Plan
 from offsim.study.samplers import MISS_SECONDS
-from offsim.study.subject import DrivenSubject
+from offsim.study.study import MODEL, calibrate_alone, check_alone
+from offsim.study.subject import DrivenSubject, ModelSubject
 from offsim.testbed.generated import generated_model
 from offsim.trace.cut import cut, joined
 from tests.builders import TOY
+from tests.builders import calibration as made_up
+from tests.runtime.devices.fake_cuda import FakeCuda, FakeCupy, Quick
 
 EFFORT = Effort(rounds=4, requests=2, tokens=5, repeats=2)
 KEYS = [("raw", 0.0), ("cuszp", 2.0**-8), ("sz3", 2.0**-8)]
@@ -69,3 +83,68 @@ def test_disk_and_host_are_measured_where_asked(tmp_path: Path) -> None:
     plain = Calibrator(subject, stores, EFFORT)
     plain.round()
     assert plain.result().disk is None
+
+
+def cuda() -> Cuda:
+    fake = FakeCuda()
+    return Cuda(fake, FakeCupy(fake, Quick()), "cpu")
+
+
+def test_a_device_is_measured_as_a_whole_and_its_calibration_predicts(
+    tiny_model: PreTrainedModel, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(module, "REPLICATES", 2)
+    subject = ModelSubject(tiny_model, MODEL, cuda())
+    effort = Effort(rounds=3, requests=1, tokens=3, repeats=1)
+    keys = [("raw", 0.0), ("cuszp", 2.0**-9), ("sz3", 2.0**-9)]
+    write_yaml(tmp_path / "c.yaml", calibrate_alone(keys, effort, lambda *_: None, subject))
+    made = read_yaml(tmp_path / "c.yaml", Calibration)
+    assert made.measured
+    device = made.device
+    assert device is not None
+    assert (device.label, device.name) == (
+        "MEASURED",
+        "a CUDA device that is not there, CuPy 0",
+    )
+    assert {(one.memory, one.channels) for one in device.copies} == {
+        *(("pinned", channels) for channels in (2, 4)),
+        *(("pageable", channels) for channels in (1, 2, 4)),
+    }
+    assert made.link.bytes_per_s > 0
+    assert [point.seconds.samples for point in made.link.copies] == [3] * len(made.link.copies)
+    assert [(one.decoder, one.codec) for one in device.decoders] == [(OWN, "cuszp")]
+    assert len(device.left_out) == 2, "neither library is here"
+    assert made.compute.expert[0].seconds.value > 0
+    assert made.compute.dense[0].seconds.value > 0
+    for codec, (name, bound) in zip(made.codecs, keys, strict=True):
+        assert (codec.codec, codec.bound) == (name, bound)
+        assert codec.decode_s.value > 0
+        assert min(codec.compute_slowdown, codec.decode_slowdown, codec.experts_slowdown) >= 1
+    assert [codec.placement for codec in made.codecs] == ["device", "device", "host"]
+    assert made.replicates is not None
+    assert not any(path.startswith("device.") for path in made.replicates.values)
+    assert replicate(made, 0).device == device
+    trace = subject.recorded(subject.store(codec_named("raw"), 0.0), subject.drawn(1, 1), 3).trace
+    simulated = simulate(trace, Policy(codec="cuszp", bound=2.0**-9, slots=2), made, 1e8)
+    assert simulated.label == "SIMULATED"
+    assert metrics_of(simulated).tpot_s > 0
+    # Its own runs hold it: on the device that was measured, and on no other kind.
+    plan = Plan(effort, requests=1, tokens=3, slots=(2,), paces=(1.0,), repeats=1, items=0)
+    table, facts = check_alone(made, plan, tmp_path, lambda *_: None, subject=subject)
+    assert len(table) == len(keys)
+    assert facts["decision_logs_equal"]
+    assert facts["tokens_equal"]
+    elsewhere = ModelSubject(tiny_model, MODEL, CPU)
+    says = "was measured on a CUDA device that is not there, CuPy 0, and this check runs on the CPU"
+    with pytest.raises(InputError, match=says):
+        check_alone(made, plan, tmp_path, lambda *_: None, subject=elsewhere)
+
+
+def test_a_calibration_of_the_cpu_is_not_checked_on_a_device(tmp_path: Path) -> None:
+    trace = joined([TOY, TOY])
+    subject = DrivenSubject(generated_model((3, 4, 16, 24)), trace, cuda())
+    plan = Plan(EFFORT, requests=1, tokens=3, slots=(2,), paces=(1.0,), repeats=1, items=0)
+    known = made_up().model_copy(update={"model": subject.facts})
+    says = "was measured on the CPU, and this check runs on a CUDA device .* with --device cuda"
+    with pytest.raises(InputError, match=says):
+        check_alone(known, plan, tmp_path, lambda *_: None, subject=subject)

@@ -6,7 +6,7 @@ and says when it began and ended, if it knows better than the thread that waits.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
@@ -36,6 +36,20 @@ class Kept:
 
     headers: ExpertBlob
     parts: Sequence[Arrived]
+
+
+@dataclass(frozen=True, slots=True)
+class CopySource:
+    """Host memory of one kind, and plain copies from it to a device.
+
+    Attributes:
+        memory: [bytes] uint8 of that kind.
+        copy: copies arrays [bytes] uint8 of it, waits until they are there, and says when that
+            began and ended; several threads may copy side by side.
+    """
+
+    memory: Bytes
+    copy: Callable[[Sequence[Bytes]], Stamps]
 
 
 class Carrier(Protocol):
@@ -133,6 +147,19 @@ class Device(Protocol):
             bytes_per_s: pace; None for as fast as it is.
         """
 
+    def memories(self, nbytes: int) -> Mapping[str, CopySource]:
+        """Kinds of host memory from which copies to it differ, by their names.
+
+        Args:
+            nbytes: of each that is made ready.
+
+        Returns:
+            That from which runs carry first; nothing where there is one kind only.
+
+        Raises:
+            InputError: there is not so much of one.
+        """
+
     def unpack(
         self, blob: ExpertBlob, parts: Sequence[Arrived], slot: torch.Tensor, *, decoded: bool
     ) -> Stamps | None:
@@ -164,3 +191,6 @@ class Device(Protocol):
 
     def now(self) -> float:
         """The time, s on the run's clock, once all is done that compute was asked for."""
+
+    def finish(self) -> None:
+        """Wait until all is done that anybody asked the device for."""

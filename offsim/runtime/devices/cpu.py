@@ -1,7 +1,7 @@
 """A CPU in the place of a device: its memory has the slots, and a worker decodes into them."""
 
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 
 import torch
@@ -9,7 +9,7 @@ from transformers import PreTrainedModel
 
 from offsim.codec import Blob, Codec, decode
 from offsim.codec.expert import ExpertBlob
-from offsim.runtime.devices.base import Carrier
+from offsim.runtime.devices.base import Carrier, CopySource
 from offsim.runtime.link import Bytes, Link
 from offsim.runtime.store import ExpertStore
 
@@ -37,6 +37,10 @@ class Cpu:
         """A copy, or a wait."""
         return Link(bytes_per_s)
 
+    def memories(self, nbytes: int) -> Mapping[str, CopySource]:
+        """All host memory is of one kind."""
+        return {}
+
     def unpack(
         self, blob: ExpertBlob, parts: Sequence[Bytes], slot: torch.Tensor, *, decoded: bool
     ) -> None:
@@ -52,6 +56,9 @@ class Cpu:
     def computing(self) -> Iterator[None]:
         """The calling thread computes by itself."""
         yield
+
+    def finish(self) -> None:
+        """Whoever asks for something does it."""
 
     def __str__(self) -> str:
         return "the CPU in the place of a device"

@@ -10,9 +10,10 @@ another stream before it is no longer used.
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -27,7 +28,7 @@ from offsim.codec.expert import ExpertBlob
 from offsim.codec.raw import Raw
 from offsim.errors import InputError
 from offsim.model.experts import expert_modules
-from offsim.runtime.devices.base import Carrier, Stamps
+from offsim.runtime.devices.base import Carrier, CopySource, Stamps
 from offsim.runtime.devices.lanes import Lane
 from offsim.runtime.link import Bytes, chunk_of
 from offsim.runtime.store import ExpertStore
@@ -98,6 +99,19 @@ class Cuda:
         """Copies on the stream of the thread that carries."""
         return _Copies(self, bytes_per_s)
 
+    def memories(self, nbytes: int) -> Mapping[str, CopySource]:
+        """Pinned memory, and any other, from which CUDA copies by way of pinned memory of its own.
+
+        Copies are those of runs, on the stream of the thread that asks.
+        """
+
+        def copy(parts: Sequence[Bytes]) -> Stamps:
+            return self.lane().run(partial(self.copied, list(map(torch.from_numpy, parts))))[1]
+
+        pageable = np.ones(nbytes, np.uint8)
+        kinds = {"pinned": self._pin(pageable), "pageable": pageable}
+        return {name: CopySource(memory, copy) for name, memory in kinds.items()}
+
     def unpack(
         self, blob: ExpertBlob, parts: Sequence[torch.Tensor], slot: torch.Tensor, *, decoded: bool
     ) -> Stamps:
@@ -153,6 +167,10 @@ class Cuda:
         self._compute.synchronize()
         return time.perf_counter()
 
+    def finish(self) -> None:
+        """All streams come to their ends."""
+        self._cuda.synchronize()
+
     def __str__(self) -> str:
         return f"{self._cuda.get_device_name()}, CuPy {self._cupy.__version__}"
 
@@ -171,6 +189,13 @@ class Cuda:
     def room(self, nbytes: int) -> torch.Tensor:
         """[nbytes] uint8 on the device, given out on the current stream."""
         return torch.empty(nbytes, dtype=torch.uint8, device=self.place)
+
+    def copied(self, sources: Sequence[torch.Tensor]) -> list[torch.Tensor]:
+        """Queue copies of host tensors [bytes] uint8 on the current stream, into new memory."""
+        into = [self.room(source.numel()) for source in sources]
+        for room, source in zip(into, sources, strict=True):
+            room.copy_(source, non_blocking=True)
+        return into
 
     def _decode(
         self, matrix: Blob, part: torch.Tensor, room: torch.Tensor, lane: Lane
@@ -224,15 +249,8 @@ class _Copies:
         self, parts: Sequence[Bytes], since: float = math.inf
     ) -> tuple[Sequence[torch.Tensor], Stamps]:
         """Copy arrays [bytes] uint8 into new memory of the device; it begins when it is asked."""
-
-        def work() -> list[torch.Tensor]:
-            into = [self._device.room(source.numel()) for source in sources]
-            for room, source in zip(into, sources, strict=True):
-                room.copy_(source, non_blocking=True)
-            return into
-
         sources = [self._device.source(part) for part in parts]
-        return self._paced(work, sum(part.nbytes for part in parts))
+        return self._paced(partial(self._device.copied, sources), sum(p.nbytes for p in parts))
 
     def room(self, parts: Sequence[Bytes]) -> Sequence[torch.Tensor]:
         """New memory of the device, given out on the stream of the calling thread."""

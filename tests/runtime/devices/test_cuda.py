@@ -183,6 +183,32 @@ def test_memory_that_cannot_be_pinned_is_refused(
         run_offloaded(tiny_model, store, store.policy(), PROMPTS, COUNT, device=device)
 
 
+def test_plain_copies_come_from_pinned_and_from_pageable_memory(
+    device: Cuda, cupy: FakeCupy
+) -> None:
+    assert CPU.memories(8) == {}
+    memories = device.memories(5000)
+    assert list(memories) == ["pinned", "pageable"], "runs carry from the first"
+    assert cupy.pinned == [5000]
+    for one in memories.values():
+        before = device.now()
+        begin, end = one.copy([one.memory[:3000], one.memory[4000:]])
+        assert before <= begin < end <= device.now()
+    assert cupy.pinned == [5000], "copies pin nothing more"
+    with pytest.raises(InputError, match="host memory of 5 KB cannot be pinned"):
+        Cuda(FakeCuda(), FakeCupy(FakeCuda(), Quick(), most_pinned=10), "cpu").memories(5000)
+
+
+def test_a_device_that_has_finished_has_done_what_was_asked(device: Cuda, fake: FakeCuda) -> None:
+    into = torch.zeros(64)
+    with fake.stream(fake.Stream(torch.device("cpu"))):
+        into.copy_(torch.ones(64), non_blocking=True)
+    assert not bool(into.any()), "nobody has waited for it yet"
+    device.finish()
+    CPU.finish()
+    assert bool(into.all())
+
+
 def test_slots_that_the_device_has_no_room_for_are_refused(
     device: Cuda, monkeypatch: pytest.MonkeyPatch
 ) -> None:
