@@ -24,7 +24,6 @@ from offsim.study.ablation import CHUNKS, TERMS, without
 from offsim.study.calibrate import SEED, Calibrator
 from offsim.study.check import COMPARED, Checker, Scenario, comparison, covered
 from offsim.study.design import LOOKAHEAD, PARTS, PROFILE_SEED, REQUESTS_SEED, Part
-from offsim.study.guard import Guard, Guarded, reference
 from offsim.study.plan import Progress, part
 from offsim.study.prepare import Key, Recorded
 from offsim.study.reference import pace
@@ -105,10 +104,8 @@ def checked(one: Part, number: int, out: Path, progress: Progress) -> pd.DataFra
         progress(f"{one.name}: {what}", share)
 
     named("making the model", 0.0)
-    plain = one.subject()
-    stores = compressed(plain, one.storages, part(named, 0.01, 0.06))
-    guard = Guard(reference(plain, stores["raw", 0.0]))
-    subject = Guarded(plain, guard)
+    subject = one.subject()
+    stores = compressed(subject, one.storages, part(named, 0.01, 0.06))
     asked = subject.checked(one.requests, REQUESTS_SEED)
     recordings = recorded_under(
         subject, stores, asked, one.tokens, part(named, 0.06, 0.1), LOOKAHEAD
@@ -133,7 +130,6 @@ def checked(one: Part, number: int, out: Path, progress: Progress) -> pd.DataFra
     chunks = [scenario.policy.transfer.chunk_bytes for scenario in scenarios]
     table["chunk_bytes"] = [0 if chunk is None else chunk for chunk in chunks]
     table["policy"] = [str(scenario.policy) for scenario in scenarios]
-    table["runs_again"], table["runs_disturbed"] = guard.again, guard.disturbed
     table["tpot_noise"] = [halves_apart(runs) for runs in checker.runs]
     for term in (*TERMS, CHUNKS):
         table[f"tpot_error_without_{term}"] = [

@@ -78,11 +78,7 @@ def tiny() -> DrivenSubject:
 TINY = Part("tiny", (("raw", 0.0), ("cuszp", 2.0**-8)), tiny, Effort(2, 1, 4, 2), 1, 6, 2)
 
 
-def test_a_part_is_run_for_real_and_its_decisions_are_those_predicted(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    for wait in ("PAUSE_S", "FEWEST_S"):  # this test is not about times
-        monkeypatch.setattr(f"offsim.study.guard.{wait}", 0.0)
+def test_a_part_is_run_for_real_and_its_decisions_are_those_predicted(tmp_path: Path) -> None:
     table, facts = fidelity(tmp_path, 1, parts=[TINY])
     assert len(table) == POLICIES
     assert facts["decision_logs_equal"]
