@@ -1,5 +1,6 @@
 """The calibration file: one YAML a machine, checked on load. docs/formats.md describes it."""
 
+from collections.abc import Sequence
 from datetime import date
 from typing import Annotated, Literal, Self
 
@@ -274,6 +275,7 @@ class CodecFigures(Strict):
         compute_slowdown: how many times longer compute takes while this codec decodes, >= 1.
         expert_slowdown: the same of experts; None where they are slowed as all compute is.
         decode_slowdown: how many times longer decoding takes while compute runs, >= 1.
+        foresight: of prefetchers beside this codec; empty where `compute.foresight` has it.
     """
 
     label: Source
@@ -294,6 +296,7 @@ class CodecFigures(Strict):
     compute_slowdown: float = Field(ge=1, allow_inf_nan=False)
     expert_slowdown: float | None = Field(default=None, ge=1, allow_inf_nan=False)
     decode_slowdown: float = Field(ge=1, allow_inf_nan=False)
+    foresight: list[ForesightFigures] = Field(default_factory=list)
 
     @property
     def experts_slowdown(self) -> float:
@@ -394,13 +397,16 @@ def extra_after(cooling: list[CoolingPoint], idle_s: float) -> float:
 
 
 def foresight_s(
-    compute: ComputeFigures, prefetch: str, distance: int, sizes: npt.NDArray[np.int64]
+    foresight: Sequence[ForesightFigures],
+    prefetch: str,
+    distance: int,
+    sizes: npt.NDArray[np.int64],
 ) -> npt.NDArray[np.float64]:
     """What a prefetcher adds to each lookup of steps of so many tokens, [sizes] s.
 
     In proportion to its distance where another one was measured; 0 where none was.
     """
-    known = [one for one in compute.foresight if one.prefetch == prefetch]
+    known = [one for one in foresight if one.prefetch == prefetch]
     if not known:
         return np.zeros(len(sizes))
     nearest = min(known, key=lambda one: abs(one.distance - distance))

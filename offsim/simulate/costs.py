@@ -283,7 +283,8 @@ class Costs:
     def foresight_s(self, tokens: Ints) -> npt.NDArray[np.float64]:
         """What the prefetcher adds to a lookup of steps of so many tokens, [steps] s."""
         policy = self.policy
-        return foresight_s(self.calibration.compute, policy.prefetch, policy.distance, tokens)
+        known = self.codec.foresight or self.calibration.compute.foresight
+        return foresight_s(known, policy.prefetch, policy.distance, tokens)
 
 
 def kinds_of(loads: Sequence[tuple[int, ...]]) -> Kinds:

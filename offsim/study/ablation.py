@@ -33,12 +33,17 @@ def _without(**fields: object) -> Callable[[Calibration], Calibration]:
     return changed
 
 
+def _foresight(calibration: Calibration) -> Calibration:
+    codecs = [codec.model_copy(update={"foresight": []}) for codec in calibration.codecs]
+    return _without(foresight=[])(calibration.model_copy(update={"codecs": codecs}))
+
+
 TERMS: dict[str, Callable[[Calibration], Calibration]] = {
     "interference": _interference,
     "hand_over": _hand_over,
     "overshoot": _overshoot,
     "cooling": _without(cooling=[], still_cold=0.0),
-    "foresight": _without(foresight=[]),
+    "foresight": _foresight,
     "attention": _without(attention_s=None),
 }
 """By name, what takes a term out of a calibration."""

@@ -15,6 +15,7 @@ from offsim.codec.cuszp_kernels import kernels
 from offsim.runtime.store import ExpertStore
 from offsim.study.adding_up import added_up
 from offsim.study.decoders import DecoderSampler
+from offsim.study.foreseen import ForesightSampler
 from offsim.study.placed import PlacedSampler
 from offsim.study.prepare import Key
 from offsim.study.rounds import drawn
@@ -74,6 +75,10 @@ class Calibrator(Generic[Request]):
         self.subject, self.effort, self.seed = subject, effort, seed
         self.compute = ComputeSampler(subject, stores["raw", 0.0], effort.tokens)
         self.codecs = [CodecSampler(subject, store, effort.tokens) for store in stores.values()]
+        self.foreseen = [
+            ForesightSampler(subject, store, effort.tokens) for store in stores.values()
+        ]
+        self.raw = list(stores).index(("raw", 0.0))
         self.placed = (
             PlacedSampler(subject, stores["raw", 0.0], stores.values(), folder)
             if effort.placed
@@ -88,6 +93,8 @@ class Calibrator(Generic[Request]):
         self.compute.round(effort.requests, self.seed + self.rounds)
         for codec in self.codecs:
             codec.round(effort.repeats, self.seed - 1 - self.rounds)
+        for foreseen in self.foreseen:
+            foreseen.round(self.subject.drawn(1, self.seed + self.rounds))
         if self.placed is not None:
             self.placed.round(effort.tokens, self.seed - 1 - self.rounds)
         if self.decoders is not None:
@@ -131,14 +138,23 @@ class Calibrator(Generic[Request]):
         codecs = [drawn(codec, numbers) for codec in self.codecs]
         overshoot = [s for codec in codecs for part in codec.overshoot for s in part]
         link = link_figures(copies, overshoot)
-        compute, handover = drawn(self.compute, numbers).figures()
+        sampled = drawn(self.compute, numbers)
+        compute, handover = sampled.figures()
+        foresight = [
+            drawn(one, numbers).figures(sampled.resident_times, handover.submit_s.value)
+            for one in self.foreseen
+        ]
+        compute = compute.model_copy(update={"foresight": foresight[self.raw]})
         made = Calibration(
             machine=this_machine(),
             model=self.subject.facts,
             link=link,
             compute=compute,
             handover=handover,
-            codecs=[codec.figures(compute) for codec in codecs],
+            codecs=[
+                codec.figures(compute).model_copy(update={"foresight": ahead})
+                for codec, ahead in zip(codecs, foresight, strict=True)
+            ],
         )
         for number, codec in enumerate(codecs):
             made = added_up(made, number, *codec.whole)

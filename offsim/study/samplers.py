@@ -22,17 +22,17 @@ from offsim.calibration.stamps import (
     Observed,
     asking_nothing,
     compute_figures,
-    foresight_figures,
     handover_figures,
     overshoots,
     undisturbed,
 )
 from offsim.codec import encode
 from offsim.policy.policy import Policy
-from offsim.policy.prefetchers.registry import NONE, PREFETCHERS
+from offsim.policy.prefetchers.registry import NONE
 from offsim.policy.transfer import Transfer
 from offsim.record import RunRecord
 from offsim.record.events import Stage
+from offsim.record.times import StepTimes
 from offsim.runtime.run import Run
 from offsim.runtime.store import ExpertStore
 from offsim.runtime.threads import single_compute_thread
@@ -63,8 +63,6 @@ AHEAD_SHARE = 4
 """A layer's experts over the slots of these runs."""
 RESIDENT_TOKENS = 16
 """Of the request by which the compute of a layer is measured in short."""
-FORESEEN = (("gate", 1), ("gate", 2), ("last-token", 1), ("transition", 1), ("popularity", 1))
-"""Prefetchers whose own time is measured, and how many layers they look ahead."""
 
 
 class ComputeSampler(Generic[Request]):
@@ -85,16 +83,10 @@ class ComputeSampler(Generic[Request]):
         self._resident: Rounds[Observed] = Rounds()
         self._halved: Rounds[Observed] = Rounds()
         self._missing: list[Rounds[Observed]] = [Rounds() for _ in MISS_SECONDS]
-        self._foreseen: dict[tuple[str, int], Rounds[Observed]] = {
-            (name, distance): Rounds()
-            for name, distance in FORESEEN
-            if not PREFETCHERS[name].gated or distance <= subject.lookahead
-        }
         self._long: Rounds[Observed] = Rounds()
-        self._profile: Trace | None = None
 
     def round(self, requests: int, seed: int) -> None:
-        """Run some requests with all, half and none of the experts resident, and prefetching.
+        """Run some requests with all, half and none of the experts resident.
 
         Args:
             requests: how many; each is run twice, first to fill the slots.
@@ -109,30 +101,20 @@ class ComputeSampler(Generic[Request]):
         self._halved.append(_after(halved, 1))
         if longest := self.subject.longest(self.tokens, seed):
             self._long.append(_after(self._run(every, longest * 2, None), 1))
-        if self._profile is None:
-            self._profile = self.subject.recorded(self.raw, asked[:1], self.tokens).trace
-        for (name, distance), seen in self._foreseen.items():
-            policy = self.raw.policy(slots=every // 2, prefetch=name, distance=distance)
-            # Over a link that is waited for, so that its code runs with cold caches, as elsewhere.
-            pace = self._pace(HALVED_SECONDS)
-            run = self.subject.run(
-                self.raw, policy, asked[:1], self.tokens, pace, profile=self._profile
-            )
-            seen.append(_without(run, 0))  # the prompt too: it asks gates for all its tokens
 
     def figures(self) -> tuple[ComputeFigures, HandoverFigures]:
         """What the undisturbed rounds gave."""
-        times = _pooled(self._resident)[1]
+        times = self.resident_times
         missing = [_pooled(seen) for seen in self._missing]
         handover = handover_figures(missing, figure(list(asking_nothing(times))).value)
         submit = handover.submit_s.value
         long = _pooled(self._long)[1] if self._long else []
-        compute = compute_figures(times, missing, _pooled(self._halved), submit, long)
-        foresight = [
-            foresight_figures(name, distance, _pooled(seen)[1], times, submit)
-            for (name, distance), seen in self._foreseen.items()
-        ]
-        return compute.model_copy(update={"foresight": foresight}), handover
+        return compute_figures(times, missing, _pooled(self._halved), submit, long), handover
+
+    @property
+    def resident_times(self) -> list[StepTimes]:
+        """Stamps of the steps with every expert resident, of the undisturbed rounds."""
+        return _pooled(self._resident)[1]
 
     def _noted(self, slots: int, asked: list[Request], seconds: float | None) -> Run:
         """A run that the other rounds are to predict."""

@@ -164,13 +164,11 @@ def test_bytes_of_matrices_that_cannot_be(parts: list[list[list[int]]], says: st
 
 
 def test_foresight_goes_with_the_distance_and_is_nothing_where_it_is_not_known() -> None:
-    compute = calibration().compute
     known = [
         ForesightFigures(prefetch="gate", distance=at, seconds=sized((1, at * 0.5), (3, at * 1.5)))
         for at in (1, 2)
     ]
-    compute = compute.model_copy(update={"foresight": known})
     sizes = np.array([1, 2])
-    assert foresight_s(compute, "gate", 2, sizes).tolist() == [1.0, 2.0]
-    assert foresight_s(compute, "gate", 4, sizes).tolist() == [2.0, 4.0]
-    assert foresight_s(compute, "popularity", 1, sizes).tolist() == [0.0, 0.0]
+    assert foresight_s(known, "gate", 2, sizes).tolist() == [1.0, 2.0]
+    assert foresight_s(known, "gate", 4, sizes).tolist() == [2.0, 4.0]
+    assert foresight_s(known, "popularity", 1, sizes).tolist() == [0.0, 0.0]

@@ -50,6 +50,12 @@ def test_a_calibration_keeps_how_sure_it_is() -> None:
         assert path in varied
     for part in ("compute.dense.", "compute.cooling.", "compute.foresight.", "codecs.2.unpack_s."):
         assert any(path.startswith(part) for path in varied), part
+    raw, *others = plain.codecs
+    assert raw.foresight == plain.compute.foresight
+    for codec in others:
+        known = [(one.prefetch, one.distance) for one in codec.foresight]
+        assert known == [(one.prefetch, one.distance) for one in raw.foresight] != []
+        assert codec.foresight != raw.foresight
     assert not any("bound" in path or "ratio" in path for path in varied)
     assert floats(replicate(made, 2)).keys() == floats(made).keys()
     assert len(made.inner_runs) == 2 + len(MISS_SECONDS) + 2 * len(KEYS)
