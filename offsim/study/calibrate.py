@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
-from pathlib import Path
 from typing import Generic
 
 from offsim.calibration.measure import link_figures, sweep_link
@@ -17,6 +16,7 @@ from offsim.runtime.link import Link
 from offsim.runtime.store import ExpertStore
 from offsim.runtime.threads import single_compute_thread
 from offsim.study.adding_up import added_up
+from offsim.study.machine import cpu_name
 from offsim.study.prepare import Key
 from offsim.study.rounds import drawn
 from offsim.study.samplers import CodecSampler, ComputeSampler
@@ -143,7 +143,7 @@ def this_machine() -> Machine:
     """What this process runs on."""
     packages = ("offsim", "numpy", "torch", "transformers", "pysz", "numba")
     return Machine(
-        cpu=_cpu_name(),
+        cpu=cpu_name(),
         cores=os.cpu_count() or 1,
         system=f"{platform.system()} {platform.machine()}",
         versions={
@@ -153,12 +153,3 @@ def this_machine() -> Machine:
         },
         measured_on=date.today(),
     )
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for text in info.read_text().splitlines():
-            if text.startswith("model name"):
-                return text.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
