@@ -73,7 +73,7 @@ class BlobFiles:
                     path = folder / f"layer-{layer:03}-expert-{expert:03}.blob"
                     written[id(blob)] = _write(path, blob)
                 self._files[layer, expert] = written[id(blob)]
-        self.direct = bool(_DIRECT) and _opens_directly(self._files[0, 0].path)
+        self.direct = _opens_directly(self._files[0, 0].path)
 
     def read(self, key: Key) -> ExpertBlob:
         """Read the blob of an expert, and see that every checksum holds.
@@ -143,6 +143,8 @@ def _forget(handle: int) -> None:
 
 def _opens_directly(path: Path) -> bool:
     """Whether the file system lets this file be read past the page cache."""
+    if not _DIRECT:
+        return False
     try:
         handle = os.open(path, os.O_RDONLY | _DIRECT)
     except OSError:
@@ -248,12 +250,36 @@ def blobs_on_disk(store: ExpertStore, folder: Path | None) -> Iterator[BlobFiles
     Raises:
         InputError: nothing can be written there.
     """
+    with _folder_in(folder) as name:
+        yield BlobFiles(store, Path(name))
+
+
+def reads_directly(folder: Path | None = None) -> bool:
+    """Whether blobs in a folder are read past the page cache, by a try.
+
+    Args:
+        folder: in which blobs would be; None for that of temporary files.
+
+    Raises:
+        InputError: nothing can be written there.
+    """
+    with _folder_in(folder) as name:
+        path = Path(name) / "sector"
+        with replacing(path) as partial:
+            partial.write_bytes(bytes(SECTOR))
+        return _opens_directly(path)
+
+
+def _folder_in(folder: Path | None) -> "tempfile.TemporaryDirectory[str]":
+    """A folder of its own in this one, or in that of temporary files.
+
+    Raises:
+        InputError: nothing can be written there.
+    """
     try:
-        own = tempfile.TemporaryDirectory(prefix="offsim-", dir=folder, ignore_cleanup_errors=True)
+        return tempfile.TemporaryDirectory(prefix="offsim-", dir=folder, ignore_cleanup_errors=True)
     except OSError as error:
         raise InputError(
             f"{folder or tempfile.gettempdir()}: no folder for blobs can be made there "
             f"({error.strerror}); choose another"
         ) from error
-    with own as name:
-        yield BlobFiles(store, Path(name))

@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from datetime import date
 from importlib.metadata import version
-from pathlib import Path
 from typing import Generic
 
 from offsim.calibration.measure import link_figures
@@ -16,6 +15,7 @@ from offsim.runtime.store import ExpertStore
 from offsim.study.adding_up import added_up
 from offsim.study.decoders import DecoderSampler
 from offsim.study.foreseen import ForesightSampler
+from offsim.study.machine import cpu_name
 from offsim.study.placed import PlacedSampler
 from offsim.study.prepare import Key
 from offsim.study.rounds import drawn
@@ -190,7 +190,7 @@ def this_machine() -> Machine:
     """What this process runs on."""
     packages = ("offsim", "numpy", "torch", "transformers", "pysz", "numba")
     return Machine(
-        cpu=_cpu_name(),
+        cpu=cpu_name(),
         cores=os.cpu_count() or 1,
         system=f"{platform.system()} {platform.machine()}",
         versions={
@@ -200,12 +200,3 @@ def this_machine() -> Machine:
         },
         measured_on=date.today(),
     )
-
-
-def _cpu_name() -> str:
-    info = Path("/proc/cpuinfo")
-    if info.exists():
-        for text in info.read_text().splitlines():
-            if text.startswith("model name"):
-                return text.partition(":")[2].strip()
-    return platform.processor() or platform.machine()
