@@ -21,6 +21,10 @@ from offsim.trace import DECODE, PREFILL
 
 SPEEDS = (0.5, 2.0)
 """Within which the time of decoding may be corrected, as multiples of what was measured."""
+MOST_S = 150e-6
+"""Nor by more than this: what parts miss are threads that wake and wait for the interpreter, once a
+load. That does not grow with the expert, so that what is left over in the prompts of large experts
+has other causes, such as memory that is touched for the first time."""
 CHUNKS = (0.0, 1.0)
 """Within which what a further chunk costs a decoder is sought, as a share of `decode_s`."""
 FIRST_CHUNK = 0.1
@@ -66,7 +70,9 @@ def added_up(
         codec = calibration.codecs[number]
         return _with(calibration, number, decode_s=_scaled(codec.decode_s, factor))
 
-    speed = _solved(lambda x: _slower(faster(x), queued, PREFILL), 1.0, SPEEDS)
+    most = MOST_S / calibration.codecs[number].decode_s.value
+    speeds = (max(SPEEDS[0], 1 - most), min(SPEEDS[1], 1 + most))
+    speed = _solved(lambda x: _slower(faster(x), queued, PREFILL), 1.0, speeds)
     known = faster(speed)
     if chunked is not None:
         decode_s = known.codecs[number].decode_s.value

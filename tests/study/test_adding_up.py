@@ -20,6 +20,12 @@ CHUNKED = STILL.model_copy(update={"transfer": Transfer(chunk_bytes=300)})
 AHEAD = STILL.model_copy(update={"slots": 2, "prefetch": "last-token"})
 
 
+@pytest.fixture(autouse=True)
+def hours(monkeypatch: pytest.MonkeyPatch) -> None:
+    """This machine takes seconds for everything, its threads too."""
+    monkeypatch.setattr("offsim.study.adding_up.MOST_S", 3600.0)
+
+
 def machine(decode_s: float, slowdown: float, chunk_s: float = 0.0) -> Calibration:
     figures = codec_figures("cuszp", 0.5, decode_s=decode_s, compute_slowdown=slowdown)
     figures = figures.model_copy(update={"expert_slowdown": 1.0, "chunk_s": chunk_s})
@@ -52,3 +58,13 @@ def test_a_correction_has_its_limits() -> None:
     made = added_up(machine(1.0, 1.0), 1, ran(true, STILL), ran(true, CHUNKED), ran(true, AHEAD))
     assert made.codecs[1].decode_s.value == pytest.approx(SPEEDS[1])
     assert made.codecs[1].compute_slowdown >= 1
+
+
+def test_what_threads_cannot_have_taken_is_not_laid_to_decoding(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("offsim.study.adding_up.MOST_S", 0.25)
+    for true, found in ((machine(1.5, 1.0), 1.25), (machine(0.5, 1.0), 0.75)):
+        rans = (ran(true, STILL), ran(true, CHUNKED), ran(true, AHEAD))
+        made = added_up(machine(1.0, 1.0), 1, *rans)
+        assert made.codecs[1].decode_s.value == pytest.approx(found)
