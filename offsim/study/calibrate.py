@@ -15,7 +15,7 @@ from offsim.codec.cuszp_kernels import kernels
 from offsim.runtime.store import ExpertStore
 from offsim.study.adding_up import added_up
 from offsim.study.decoders import DecoderSampler
-from offsim.study.foreseen import ForesightSampler
+from offsim.study.foreseen import ForesightSampler, beside
 from offsim.study.machine import cpu_name
 from offsim.study.placed import PlacedSampler
 from offsim.study.prepare import Key
@@ -153,7 +153,9 @@ class Calibrator(Generic[Request]):
             compute=compute,
             handover=handover,
             codecs=[
-                codec.figures(compute).model_copy(update={"foresight": ahead})
+                codec.figures(compute).model_copy(
+                    update={"foresight": beside(ahead, foresight[self.raw])}
+                )
                 for codec, ahead in zip(codecs, foresight, strict=True)
             ],
         )

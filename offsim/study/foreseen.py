@@ -74,6 +74,31 @@ class ForesightSampler(Generic[Request]):
         ]
 
 
+def beside(
+    own: Sequence[ForesightFigures], raw: Sequence[ForesightFigures]
+) -> list[ForesightFigures]:
+    """The figures of a codec: of single tokens its own, of prompts those beside raw loads.
+
+    In a prompt many loads are asked for at once and queue, which takes compute longer than so many
+    single ones; beside a slow decoder that would be laid to the prefetcher.
+
+    Args:
+        own: measured beside the codec.
+        raw: of the same prefetchers, beside raw loads.
+    """
+    return [
+        one.model_copy(
+            update={
+                "seconds": [
+                    *(point for point in one.seconds if point.size == 1),
+                    *(point for point in plain.seconds if point.size > 1),
+                ]
+            }
+        )
+        for one, plain in zip(own, raw, strict=True)
+    ]
+
+
 def _seconds(times: Sequence[StepTimes]) -> float:
     """Of all decode steps of a round, a token, s."""
     decode = [step.end - step.start for step in times if step.tokens == 1]
