@@ -114,10 +114,12 @@ def _show(figures: "Calibration") -> None:
     from offsim.units import show_bytes
 
     estimated = any(codec.sampled is not None for codec in figures.codecs)
-    title = "Codecs on this machine [MEASURED]"
+    title = "Codecs on this machine, ratios against the stored dtype [MEASURED]"
     if estimated:
         title += "; sizes but those of raw [ESTIMATED]"
-    display.show_table(title, codec_table(figures))
+    # Of a checkpoint it may be any dtype.
+    table = codec_table(figures).rename(columns=lambda name: name.removesuffix("_bf16"))
+    display.show_table(title, table)
     population = figures.model.layers * figures.model.experts
     for codec in figures.codecs:
         if (sample := codec.sampled) is None:

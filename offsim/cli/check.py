@@ -124,7 +124,8 @@ def show_comparison(table: "pd.DataFrame", facts: Mapping[str, Any]) -> None:
             "log": table["decisions_equal"].map({True: "equal", False: "DIFFERS"}),
         }
     )
-    title = "TPOT SIMULATED (sim) against MEASURED (run), and the errors of TPOT and TTFT"
+    label = facts.get("predictions", "SIMULATED")  # not in studies of before it was noted
+    title = f"TPOT {label} (sim) against MEASURED (run), and the errors of TPOT and TTFT"
     display.show_table(title, shown)
     tau = facts["kendall_tau"]
     typer.echo(

@@ -78,7 +78,9 @@ def calibrate_in_parts(
     first.check_room(keys)
     packed = [key for key in keys if key != ("raw", 0.0)]
     tell = part(progress, 0.0, SIZES_TAKE)
-    sizes = measure_sizes(subject.experts, subject.name, count, packed, notes, tell)
+    sizes = []
+    if packed:
+        sizes = measure_sizes(subject.experts, subject.name, count, packed, notes, tell)
     found = calibrate_alone(keys, effort, part(progress, SIZES_TAKE, 1.0), first)
     known = dict(zip(packed, sizes, strict=True)) | {("raw", 0.0): raw_sizes(shape)}
     codecs = [known[key].put_into(figures) for key, figures in zip(keys, found.codecs, strict=True)]

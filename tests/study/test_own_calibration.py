@@ -102,6 +102,7 @@ def test_a_check_finds_equal_decisions(made: tuple[str, Path, Calibration], tmp_
     plan = Plan(EFFORT, requests=9, tokens=4, slots=(2,), paces=(1.0,), repeats=1, items=0)
     _, facts = check_alone(figures, plan, tmp_path, lambda *_: None, subject=opened(folder))
     assert facts["policies_checked"] == len(KEYS)
+    assert facts["predictions"] == "SIMULATED"
     assert facts["decision_logs_equal"] is True
     assert facts["tokens_equal"] is True
     assert facts["bytes_equal"] is True
