@@ -32,6 +32,7 @@ from tests.families import EXPERTS, MOE_LAYERS, family
 EFFORT = Effort(rounds=1, requests=2, tokens=4, repeats=2)
 ROUNDS = Effort(rounds=3, requests=1, tokens=4, repeats=1)
 """Enough of them for a band."""
+PLAN = Plan(EFFORT, requests=9, tokens=4, slots=(2,), paces=(1.0,), repeats=1, items=0)
 KEYS = [("raw", 0.0), ("cuszp", 2.0**-6)]
 PROMPTS = [[5, 6, 7, 90, 17], [99, 3], [1, 2, 3, 4, 5, 6], [44, 100, 3]]
 NAMES = ("deepseek-v3", "gpt-oss")
@@ -99,8 +100,7 @@ def test_what_is_recorded_is_simulated_and_run_alike(
 
 def test_a_check_finds_equal_decisions(made: tuple[str, Path, Calibration], tmp_path: Path) -> None:
     _, folder, figures = made
-    plan = Plan(EFFORT, requests=9, tokens=4, slots=(2,), paces=(1.0,), repeats=1, items=0)
-    _, facts = check_alone(figures, plan, tmp_path, lambda *_: None, subject=opened(folder))
+    _, facts = check_alone(figures, PLAN, tmp_path, lambda *_: None, subject=opened(folder))
     assert facts["policies_checked"] == len(KEYS)
     assert facts["predictions"] == "SIMULATED"
     assert facts["decision_logs_equal"] is True
@@ -140,6 +140,8 @@ def test_sizes_of_a_sample_and_times_of_the_first_layers(tmp_path: Path) -> None
     policy = whole.store(codec_named("cuszp"), 2.0**-6).policy(slots=3)
     simulated = simulate(load_trace(tmp_path / "t.safetensors"), policy, figures, PACE)
     assert simulated.label == "ESTIMATED"
+    _, facts = check_alone(figures, PLAN, tmp_path / "out", lambda *_: None, subject=whole)
+    assert (facts["predictions"], facts["decision_logs_equal"]) == ("ESTIMATED", True)
 
 
 @pytest.mark.usefixtures("few_layers")
