@@ -1,7 +1,7 @@
 """What was measured of each expert of a checkpoint, noted in a folder so that it can be resumed."""
 
 from pathlib import Path
-from typing import Literal
+from typing import Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, Field, ValidationError
 
@@ -75,21 +75,56 @@ class Point(_Strict):
     decode_s: float = Field(gt=0)
 
 
-class Row(_Strict):
-    """All points of one expert.
+class Placed(_Strict):
+    """What was measured of one expert.
 
     Attributes:
         layer: MoE layer.
         expert: of it.
-        points: in the order of the codecs, then of the bounds.
     """
 
     layer: int = Field(ge=0)
     expert: int = Field(ge=0)
+
+
+class Row(Placed):
+    """All points of one expert.
+
+    Attributes:
+        points: in the order of the codecs, then of the bounds.
+    """
+
     points: tuple[Point, ...]
 
 
-class Notes:
+class Size(_Strict):
+    """One codec at one bound on one expert: its size alone, MEASURED.
+
+    Attributes:
+        matrix_bytes: [3] of the payloads of gate, up and down.
+        fallbacks: matrices of the three that were stored raw.
+        largest_error: in the stored dtype.
+    """
+
+    matrix_bytes: tuple[int, int, int]
+    fallbacks: int = Field(ge=0, le=3)
+    largest_error: float = Field(ge=0, allow_inf_nan=False)
+
+
+class SizeRow(Placed):
+    """All sizes of one expert.
+
+    Attributes:
+        sizes: in the order of the codecs and bounds.
+    """
+
+    sizes: tuple[Size, ...]
+
+
+Kind = TypeVar("Kind", bound=Placed)
+
+
+class Notes(Generic[Kind]):
     """Rows on disk, a file for each layer with a line of JSON for each expert.
 
     One file for all would be written anew thousands of times.
@@ -97,16 +132,17 @@ class Notes:
     Args:
         out: folder; `experts.json` has the design, `experts/` the rows.
         design: of the rows.
+        kind: of the rows.
 
     Raises:
         InputError: the folder cannot be written, or has rows of another design.
         FormatError: its design is not one.
     """
 
-    def __init__(self, out: Path, design: Design) -> None:
+    def __init__(self, out: Path, design: Design, kind: type[Kind]) -> None:
         check_writable(out / ROWS)
-        self._out = out
-        self._rows: dict[int, dict[int, Row]] = {}
+        self._out, self._kind = out, kind
+        self._rows: dict[int, dict[int, Kind]] = {}
         path = out / DESIGN
         if not path.exists():
             write_json(path, design.model_dump(mode="json"))
@@ -120,7 +156,7 @@ class Notes:
                     f"not {_text(new)}; give the same or choose another folder"
                 )
 
-    def find(self, layer: int, expert: int) -> Row | None:
+    def find(self, layer: int, expert: int) -> Kind | None:
         """The row of an expert, if it is there.
 
         Raises:
@@ -128,7 +164,7 @@ class Notes:
         """
         return self._of(layer).get(expert)
 
-    def add(self, row: Row) -> None:
+    def add(self, row: Kind) -> None:
         """Note a row."""
         rows = self._of(row.layer)
         rows[row.expert] = row
@@ -139,7 +175,7 @@ class Notes:
     def _path(self, layer: int) -> Path:
         return self._out / ROWS / f"layer-{layer:04d}.jsonl"
 
-    def _of(self, layer: int) -> dict[int, Row]:
+    def _of(self, layer: int) -> dict[int, Kind]:
         """Rows of a layer by expert.
 
         Raises:
@@ -151,7 +187,7 @@ class Notes:
         rows = {}
         for number, line in enumerate(read_text(path).splitlines() if path.exists() else (), 1):
             try:
-                row = Row.model_validate_json(line)
+                row = self._kind.model_validate_json(line)
             except ValidationError as error:
                 raise FormatError(
                     f"{path}: line {number}: {first_problem(error)}; remove the file"

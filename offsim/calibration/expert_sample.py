@@ -14,7 +14,7 @@ import numpy as np
 import torch
 
 from offsim.calibration.curve import CHUNK, entropy
-from offsim.calibration.expert_notes import Design, Notes, Point, Row
+from offsim.calibration.expert_notes import Design, Kind, Notes, Point, Row
 from offsim.calibration.measure import timed
 from offsim.codec import Codec, codec_named, decode
 from offsim.codec.bounds import Bound
@@ -128,33 +128,76 @@ def measure_sample(
             another design.
         FormatError: a file in the folder is not one of these.
     """
-    places = stratified(experts.shape, count, asked.seed)
-    notes = None if out is None else Notes(out, _design(experts, name, asked))
+    notes = None
+    if out is not None:
+        design = design_of(experts, name, asked.codecs, asked.bounds, asked.repeats, asked.seed)
+        notes = Notes(out, design, Row)
+
+    def made(layer: int, expert: int) -> Row:
+        return Row(layer=layer, expert=expert, points=_points(experts, layer, expert, asked))
+
+    return noted(stratified(experts.shape, count, asked.seed), notes, made, progress)
+
+
+def noted(
+    places: Sequence[Place],
+    notes: Notes[Kind] | None,
+    made: Callable[[int, int], Kind],
+    progress: Callable[[str, float], None],
+) -> list[Kind]:
+    """A row for each of these experts, from the notes or made, and noted then.
+
+    Args:
+        places: the experts.
+        notes: of earlier rows; None for none.
+        made: measures the expert of a layer.
+        progress: told what is measured next, and the share done, 0..1.
+
+    Raises:
+        FormatError: a line of the notes is not one.
+    """
     rows = []
     for number, (layer, expert) in enumerate(places):
         row = notes.find(layer, expert) if notes is not None else None
         if row is None:
             progress(f"expert {expert} of MoE layer {layer}", number / len(places))
-            row = Row(layer=layer, expert=expert, points=_points(experts, layer, expert, asked))
+            row = made(layer, expert)
             if notes is not None:
                 notes.add(row)
         rows.append(row)
     return rows
 
 
-def _design(experts: Experts, name: str, asked: Asked) -> Design:
+def design_of(
+    experts: Experts,
+    name: str,
+    codecs: Sequence[object],
+    bounds: Sequence[object],
+    repeats: int,
+    seed: int,
+) -> Design:
+    """What notes of a sample are of; for its checksum, one expert is read.
+
+    Args:
+        experts: that are sampled.
+        name: of the checkpoint.
+        codecs: as users write them.
+        bounds: likewise.
+        repeats: of each timing.
+        seed: of the sample.
+    """
     shape, checksum = experts.shape, 0
-    for matrix in experts.matrices(*_drawn(shape, 1, asked.seed)[0]):
+    for matrix in experts.matrices(*_drawn(shape, 1, seed)[0]):
         checksum = zlib.crc32(matrix.view(torch.uint8).numpy().data, checksum)
     return Design(
         weights=name,
         layers=shape.layers,
         experts=shape.experts,
         crc32=checksum,
-        codecs=tuple(map(str, asked.codecs)),
-        bounds=tuple(map(str, asked.bounds)),
-        repeats=asked.repeats,
-        seed=asked.seed,
+        codecs=tuple(map(str, codecs)),
+        bounds=tuple(map(str, bounds)),
+        repeats=repeats,
+        seed=seed,
     )
 
 

@@ -78,7 +78,7 @@ def _summary(points: Sequence[Point], dtype_bytes: int, population: int, seed: i
     stored, blobs, first = of("stored_bytes"), of("blob_bytes"), points[0]
     copy_s, encode_s, decode_s = of("copy_s"), of("encode_s"), of("decode_s")
     ratio = float(stored.sum() / blobs.sum())
-    low, high = _interval(stored, blobs, len(points) == population, seed)
+    low, high = ratio_interval(stored, blobs, len(points) == population, seed)
     return SampledPoint(
         codec=first.codec,
         asked=first.asked,
@@ -99,11 +99,22 @@ def _summary(points: Sequence[Point], dtype_bytes: int, population: int, seed: i
     )
 
 
-def _interval(stored: Floats, blobs: Floats, everything: bool, seed: int) -> tuple[float, float]:
-    """Of the ratio: percentiles of a bootstrap over experts.
+def ratio_interval(
+    stored: Floats, blobs: Floats, everything: bool, seed: int = 0
+) -> tuple[float, float]:
+    """The 95 % interval of a ratio: percentiles of a bootstrap over experts.
 
     Layers are not held fixed in it, so it is too wide rather than too narrow where they differ; of
     fewer than about ten experts it is too narrow, as bootstraps are.
+
+    Args:
+        stored: [experts] bytes of each expert of the sample in the stored dtype.
+        blobs: [experts] of its payloads.
+        everything: whether the sample is all experts, so that the ratio is exact.
+        seed: of the bootstrap.
+
+    Returns:
+        Its ends; nan for a single expert of many.
     """
     if everything:
         exact = float(stored.sum() / blobs.sum())

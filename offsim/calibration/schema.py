@@ -251,11 +251,30 @@ class HandoverFigures(Strict):
     wake_s: Figure
 
 
+class Sampled(Strict):
+    """Which experts the sizes of all were taken from, and how sure that leaves them.
+
+    Attributes:
+        experts: that were compressed, as many of each layer as of any other or one more.
+        ratio_low: lower end of the 95 % interval of the ratio; None for a single expert.
+        ratio_high: upper end.
+        p10_bytes: a tenth of their blobs are smaller.
+        p90_bytes: a tenth are larger.
+    """
+
+    experts: int = Field(ge=1)
+    ratio_low: Positive | None
+    ratio_high: Positive | None
+    p10_bytes: int = Field(ge=0)
+    p90_bytes: int = Field(ge=0)
+
+
 class CodecFigures(Strict):
     """One codec at one bound on all experts of the model.
 
     Attributes:
-        label: where the plain numbers of this part come from.
+        label: where the plain numbers of this part come from; ESTIMATED where sizes are those of a
+            sample.
         codec: its name.
         options: its options.
         bound: absolute, unit of the weights, 0 for a lossless codec.
@@ -263,8 +282,8 @@ class CodecFigures(Strict):
         blob_bytes: [layers][experts] bytes of each expert's blob.
         matrix_bytes: [layers][experts][3] bytes of its gate, up and down, where that is known.
         ratio: stored bytes over blob bytes, against the stored dtype, over all experts.
-        largest_error: largest |x - x'| in the stored dtype, over all experts.
-        fallbacks: matrices that had to be stored raw.
+        largest_error: largest |x - x'| in the stored dtype, over all experts that were compressed.
+        fallbacks: matrices of them that had to be stored raw.
         encode_s: one expert.
         decode_s: one expert right after another, on the host for a host codec, into the slot for
             a device codec.
@@ -276,6 +295,7 @@ class CodecFigures(Strict):
         expert_slowdown: the same of experts; None where they are slowed as all compute is.
         decode_slowdown: how many times longer decoding takes while compute runs, >= 1.
         foresight: of prefetchers beside this codec; empty where `compute.foresight` has it.
+        sampled: the sample that the sizes are from; None where every expert was compressed.
     """
 
     label: Source
@@ -297,6 +317,7 @@ class CodecFigures(Strict):
     expert_slowdown: float | None = Field(default=None, ge=1, allow_inf_nan=False)
     decode_slowdown: float = Field(ge=1, allow_inf_nan=False)
     foresight: list[ForesightFigures] = Field(default_factory=list)
+    sampled: Sampled | None = None
 
     @property
     def experts_slowdown(self) -> float:
@@ -315,6 +336,12 @@ class CodecFigures(Strict):
     def _host_codecs_unpack(self) -> Self:
         if (self.placement == "host") != (self.unpack_s is not None):
             raise ValueError("unpack_s is given for host codecs and for no other")
+        return self
+
+    @model_validator(mode="after")
+    def _samples_estimate(self) -> Self:
+        if self.sampled is not None and self.label != "ESTIMATED":
+            raise ValueError("sizes from a sample of experts are ESTIMATED")
         return self
 
     @model_validator(mode="after")

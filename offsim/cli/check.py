@@ -12,9 +12,13 @@ from offsim.cli.check_from import OPTION, FromRun, check_from
 from offsim.cli.driven import Driven, tell_driven
 from offsim.cli.groups import grouped
 from offsim.cli.logged import refuse_others, trace_alone
+from offsim.cli.own_model import OwnModel
 
 if TYPE_CHECKING:
     import pandas as pd
+
+    from offsim.study.checkpoint import CheckpointSubject
+    from offsim.study.subject import DrivenSubject
 
 
 @grouped
@@ -31,14 +35,16 @@ def check(
     prefetch: options.Prefetch = "none",
     distance: options.Distance = 1,
     prefetch_budget: options.PrefetchBudget = None,
+    own: OwnModel,
     driven: Driven,
     logged: FromRun,
     as_json: options.Json = False,
 ) -> None:
     """Simulate a set of policies, run them for real, and compare.
 
-    With --trace, as given to `offsim calibrate`, its routing drives generated experts. With
-    --from, nothing is run: the log of a run of any engine is fitted on one half of its tokens and
+    With --model, as given to `offsim calibrate`, a checkpoint answers the first half of the
+    prompts of a file. With --trace, likewise, its routing drives generated experts. With --from,
+    nothing is run: the log of a run of any engine is fitted on one half of its tokens and
     predicted for the other. With --device cuda, policies run on a CUDA device, and the calibration
     has to be of one.
 
@@ -54,9 +60,11 @@ def check(
     from offsim.trace import load_trace
 
     like = prefetching(Policy(), prefetch, distance, prefetch_budget, 1.0, 1.0)
+    is_own = own.check()
     if logged.log_file is not None:
         others = {"quick": quick, "profile": profile is not None, "prefetch": prefetch != "none"}
-        refuse_others(OPTION, {**others, "device": device is not devices.Device.CPU})
+        others |= {"device": device is not devices.Device.CPU, "model": is_own}
+        refuse_others(OPTION, others)
         routed = trace_alone(driven, OPTION)
         check_from(logged, logged.log_file, routed, out, calibration, as_json=as_json)
         return
@@ -68,6 +76,7 @@ def check(
     check_writable(out)
     figures = read_yaml(calibration, Calibration)
     routing = driven.subject()
+    own.check_alone(routing)
     if routing is not None:
         from offsim.runtime.driven import check_foresight
 
@@ -82,9 +91,14 @@ def check(
         from offsim.study.study import check_alone
 
         plan = QUICK_PLAN if quick else FULL_PLAN
-        if routing is not None:
-            plan = replace(plan, slots=slots_of(routing.model.shape.experts))
-        table, facts = check_alone(figures, plan, out, tell, like, known, routing, computes)
+        subject: DrivenSubject | CheckpointSubject | None = routing
+        if is_own:
+            tell("opening the checkpoint", 0.0)
+            opened = subject = own.subject(plan.tokens, computes)
+            opened.check_room([(codec.codec, codec.bound) for codec in figures.codecs])
+        if subject is not None:
+            plan = replace(plan, slots=slots_of(subject.facts.experts))
+        table, facts = check_alone(figures, plan, out, tell, like, known, subject, computes)
     if as_json:
         display.emit_json(facts)
     else:
@@ -116,7 +130,8 @@ def show_comparison(table: "pd.DataFrame", facts: Mapping[str, Any]) -> None:
             "log": table["decisions_equal"].map({True: "equal", False: "DIFFERS"}),
         }
     )
-    title = "TPOT SIMULATED (sim) against MEASURED (run), and the errors of TPOT and TTFT"
+    label = facts.get("predictions", "SIMULATED")  # not in studies of before it was noted
+    title = f"TPOT {label} (sim) against MEASURED (run), and the errors of TPOT and TTFT"
     display.show_table(title, shown)
     tau = facts["kendall_tau"]
     typer.echo(

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from offsim.cli import display, options
+from offsim.cli.own_model import experts_wanted
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -118,7 +119,7 @@ def bench(
         raise InputError("--experts takes whole experts of --checkpoint; leave out --count")
     if experts is None and seed is not None:
         raise InputError("--seed is of the experts that --experts draws; leave it out")
-    wanted = None if experts is None else _wanted(experts)
+    wanted = None if experts is None else experts_wanted(experts)
     if out is not None:
         check_writable(out)
     with display.progress() as tell:
@@ -215,21 +216,6 @@ def _of_experts(
 def _name(weights: "torch.Tensor") -> str:
     """Of the dtype."""
     return str(weights.dtype).removeprefix("torch.")
-
-
-def _wanted(experts: str) -> int:
-    """How many experts are wanted; 0 for all.
-
-    Raises:
-        InputError: it is neither a number nor `all`.
-    """
-    from offsim.errors import InputError
-
-    if experts == "all":
-        return 0
-    if not (experts.isascii() and experts.isdigit() and int(experts) > 0):
-        raise InputError(f"--experts is a number from 1 on or `all`, not {experts}")
-    return int(experts)
 
 
 def _codecs(names: list[str] | None) -> "list[Codec]":

@@ -105,7 +105,10 @@ SEED = 5
 """Of the prompts of the embedded model where nothing is said."""
 Seed = Annotated[
     int | None,
-    typer.Option(help=f"Of the prompts that are drawn for the embedded model; default: {SEED}."),
+    typer.Option(
+        help=f"Of the prompts that are drawn for the embedded model; default: {SEED}. With "
+        "--sample, of the tokens; default: 0."
+    ),
 ]
 CalibrationFile = Annotated[
     Path, typer.Option("--calibration", help="Calibration file (YAML) of this machine.")

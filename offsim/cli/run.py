@@ -9,7 +9,7 @@ import typer
 from offsim.cli import devices, display, options
 from offsim.cli.driven import Driven, tell_driven
 from offsim.cli.groups import PLACEMENT, Loading, Placement, Storage, grouped
-from offsim.cli.own_model import PANEL, OwnModel
+from offsim.cli.own_model import PANEL, Drawing, OwnModel
 from offsim.cli.precision import LowBelow, LowBlob, loading_low
 from offsim.cli.timelines import Timelines
 
@@ -58,6 +58,7 @@ def run(
     seed: options.Seed = None,
     driven: Driven,
     own: OwnModel,
+    drawing: Drawing,
     experts: Annotated[
         Path | None,
         typer.Option(
@@ -90,7 +91,8 @@ def run(
     computes = device_named(device)
     known = load_trace(loading.profile) if loading.profile is not None else None
     routing = driven.subject()
-    is_own = _checked(own, routing, seed)
+    sampling = drawing.sampling(own, seed)
+    is_own = _checked(own, routing, seed if sampling is None else None)
     _check_policy(policy, known, known if routing is None else routing.trace)
     if routing is not None:
         policy = with_memory(policy, memory, routing.facts)
@@ -108,11 +110,9 @@ def run(
         check_transfer(policy.transfer)
         check_placement(policy, codec)
         computes.check(codec)
-        opened = own.subject(tokens, computes) if is_own else None
+        opened = own.subject(tokens, computes, sampling) if is_own else None
         subject = _subject(opened or routing, computes)
-        count = requests or (REQUESTS if opened is None else len(opened.prompts))
-        drawn = options.SEED if seed is None else seed
-        asked = subject.checked(count, drawn) if routing is None else routing.requests[:count]
+        asked = _requests(subject, requests, seed)
         facts = subject.facts
         policy = with_memory(policy, memory, facts)
         if opened is not None:
@@ -179,8 +179,8 @@ def _checked(own: OwnModel, routing: "DrivenSubject | None", seed: int | None) -
     """
     from offsim.errors import InputError
 
-    if own.check(seed) and routing is not None:
-        raise InputError("--model answers prompts and --trace drives experts; give one of them")
+    own.check(seed)
+    own.check_alone(routing)
     if routing is not None and seed is not None:
         raise InputError(
             "--seed draws prompts for the embedded model, and --trace has the requests; leave "
@@ -197,6 +197,18 @@ def _subject(given: "Subject[Any] | None", device: "Device") -> "Subject[Any]":
     subject = embedded() if given is None else given
     assert isinstance(subject, ModelSubject | DrivenSubject)
     return replace(subject, device=device)
+
+
+def _requests(subject: "Subject[Any]", count: int | None, seed: int | None) -> "Sequence[Any]":
+    """The first so many prompts of a file or requests of a trace, or drawn prompts."""
+    from offsim.study.checkpoint import CheckpointSubject
+    from offsim.study.subject import DrivenSubject
+
+    if isinstance(subject, CheckpointSubject):
+        return subject.prompts[:count]
+    if isinstance(subject, DrivenSubject):
+        return subject.requests[: count or REQUESTS]
+    return subject.checked(count or REQUESTS, options.SEED if seed is None else seed)
 
 
 def _check_driven(routing: "DrivenSubject", policy: "Policy", nbytes: int, *, paced: bool) -> None:

@@ -7,9 +7,10 @@ import typer
 
 from offsim.cli import display, options
 from offsim.cli.groups import grouped
-from offsim.cli.own_model import OwnModel
+from offsim.cli.own_model import Drawing, OwnModel
 
 if TYPE_CHECKING:
+    from offsim.model.sampling import Sampling
     from offsim.policy.policy import Policy
     from offsim.trace import Trace
 
@@ -52,6 +53,7 @@ def record(
         ),
     ] = 0,
     own: OwnModel,
+    drawing: Drawing,
     as_json: options.Json = False,
 ) -> None:
     """Record the router of the embedded model, as a codec and bound leave its experts.
@@ -60,18 +62,20 @@ def record(
     disk as it grows, so that a million tokens take no more memory than some thousand.
 
     Example: offsim trace record --out embedded.safetensors --requests 16 --tokens 32
+    Or: offsim trace record --model olmoe --prompts prompts.txt --sample 0.8 --out olmoe.safetensors
     """
     from offsim.cli.policies import policy_of
     from offsim.errors import InputError
     from offsim.files import check_writable
 
     policy = policy_of(codec, bound)
-    is_own = own.check(seed)
+    sampling = drawing.sampling(own, seed)
+    is_own = own.model is not None
     if stop and not is_own:
         raise InputError("--stop is of a checkpoint; give --model and --prompts, or leave it out")
     check_writable(out.parent)
     if is_own:
-        facts = _recorded(own, out, policy, requests, tokens, lookahead, stop=stop)
+        facts = _recorded(own, out, policy, requests, tokens, lookahead, sampling, stop=stop)
         _tell_recorded(facts, as_json)
         return
     with display.progress() as tell:
@@ -101,6 +105,7 @@ def _recorded(
     requests: int | None,
     tokens: int,
     lookahead: int,
+    sampling: "Sampling | None",
     *,
     stop: bool,
 ) -> dict[str, Any]:
@@ -118,9 +123,9 @@ def _recorded(
         from offsim.model.generate import end_tokens
         from offsim.study.checkpoint import recorded_to
 
-        subject = own.subject(tokens)
+        subject = own.subject(tokens, sampling=sampling)
         ends = end_tokens(subject.model) if stop else ()
-        asked = subject.checked(requests or len(subject.prompts), 0)
+        asked = subject.prompts[:requests]
         steps = iter(range(1, subject.steps(asked, tokens) + 1))
 
         def progress() -> None:

@@ -1,7 +1,7 @@
 """The experts of a model: where they are, how large they are, what they compute."""
 
 from collections.abc import Callable, Hashable, Iterable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol, cast
 
 import torch
@@ -63,6 +63,33 @@ class Experts(Protocol):
 
     def matrices(self, layer: int, expert: int) -> Sequence[torch.Tensor]:
         """Gate [width, hidden], up [width, hidden] and down [hidden, width], in stored dtype."""
+
+
+@dataclass(frozen=True)
+class FirstExperts:
+    """The experts of the first layers of others; fulfils `Experts`.
+
+    Attributes:
+        all: from which they are.
+        layers: MoE layers; all where there are fewer.
+    """
+
+    all: Experts
+    layers: int
+
+    @property
+    def shape(self) -> ExpertShape:
+        """Of them."""
+        shape = self.all.shape
+        return replace(shape, layers=min(self.layers, shape.layers))
+
+    def identity(self, layer: int, expert: int) -> Hashable:
+        """What two experts have in common whose weights are the same."""
+        return self.all.identity(layer, expert)
+
+    def matrices(self, layer: int, expert: int) -> Sequence[torch.Tensor]:
+        """Gate [width, hidden], up [width, hidden] and down [hidden, width], in stored dtype."""
+        return self.all.matrices(layer, expert)
 
 
 def expert_modules(model: "PreTrainedModel") -> list[ExpertsModule]:

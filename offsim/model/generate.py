@@ -1,4 +1,4 @@
-"""The greedy loop that recorder and runtime share, so that both make the same steps."""
+"""The loop that recorder and runtime share, so that both make the same steps."""
 
 from collections.abc import Callable, Collection, Sequence
 
@@ -6,6 +6,7 @@ import torch
 from transformers import DynamicCache, PreTrainedModel
 
 from offsim.errors import InputError
+from offsim.model.sampling import Choose, likeliest
 
 Observer = Callable[[int], None]
 """Called with the index of a pass: just before it, or just after its token is known."""
@@ -23,8 +24,9 @@ def greedy_tokens(
     before: Observer = _ignore,
     after: Observer = _ignore,
     stop: Collection[int] = (),
+    choose: Choose = likeliest,
 ) -> list[int]:
-    """Write tokens after a prompt, greedily, one forward pass at a time.
+    """Write tokens after a prompt, greedily by default, one forward pass at a time.
 
     The prompt is one pass, which gives the first token; each further token is a pass over the one
     before it. So `count` tokens take `count` passes, and the last token is not computed on.
@@ -36,6 +38,7 @@ def greedy_tokens(
         before: told the index of each pass before it starts.
         after: told it when its token is known.
         stop: tokens after which nothing more is written.
+        choose: gives each token for its logits.
     """
     cache = DynamicCache(config=model.config)
     ids = torch.tensor([list(prompt)], device=model.device)
@@ -43,7 +46,7 @@ def greedy_tokens(
     for step in range(count):
         before(step)
         out = model(input_ids=ids, past_key_values=cache, use_cache=True, logits_to_keep=1)
-        written.append(int(out.logits[0, -1].argmax()))
+        written.append(choose(out.logits[0, -1]))
         after(step)
         if written[-1] in stop:
             break

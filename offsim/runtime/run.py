@@ -14,6 +14,7 @@ from offsim.model.experts import ExpertShape, shape_of, top_k_of
 from offsim.model.formulas import Formula, formula_of, plain
 from offsim.model.generate import greedy_tokens
 from offsim.model.hook import handled
+from offsim.model.sampling import Sampling, likeliest
 from offsim.policy.decider import live_decider
 from offsim.policy.policy import Policy
 from offsim.policy.prefetchers.registry import prefetcher_named
@@ -60,6 +61,7 @@ def run_offloaded(
     profile: Trace | None = None,
     folder: Path | None = None,
     device: Device = CPU,
+    sampling: Sampling | None = None,
 ) -> Run:
     """Answer prompts one after the other with the experts offloaded.
 
@@ -78,6 +80,7 @@ def run_offloaded(
             learn.
         folder: as for `offloaded`.
         device: computes; what the model has beside its experts is copied there for the time.
+        sampling: how tokens are drawn; None for greedy answers.
 
     Raises:
         InputError: as for `offloaded`, the gates cannot be asked ahead, the experts of the store
@@ -100,7 +103,8 @@ def run_offloaded(
                     handler.end()
                     progress()
 
-                tokens.append(greedy_tokens(model, prompt, count, before, after))
+                choose = likeliest if sampling is None else sampling.of(request)
+                tokens.append(greedy_tokens(model, prompt, count, before, after, choose=choose))
         return tokens
 
     own = shape_of(model, store.shape.dtype_bytes)

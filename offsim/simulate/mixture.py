@@ -135,6 +135,7 @@ def _together(codecs: list[CodecFigures], at: Places) -> CodecFigures:
             "label": "MEASURED" if measured else "ESTIMATED",
             "blob_bytes": nbytes.tolist(),
             "matrix_bytes": None,
+            "sampled": None,  # of one bound alone
             "ratio": float(packed),
             "largest_error": max(one.largest_error for one in codecs),
             "fallbacks": max(one.fallbacks for one in codecs),

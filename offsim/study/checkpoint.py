@@ -1,22 +1,26 @@
 """A checkpoint of any size that answers prompts from a file, its experts read one at a time."""
 
 from collections.abc import Callable, Collection, Hashable, Sequence
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from datetime import date
 from pathlib import Path
+from random import Random
 
 import torch
 from transformers import PreTrainedModel, PreTrainedTokenizerBase
 
 from offsim.calibration.schema import ModelFacts
 from offsim.codec import Codec, codec_named
+from offsim.codec.bounds import Bound
 from offsim.codec.expert import encode_expert
 from offsim.errors import InputError
-from offsim.model.experts import Experts, ExpertShape
+from offsim.model.depth import keep_first
+from offsim.model.experts import Experts, ExpertShape, FirstExperts
 from offsim.model.hook import Fetched
 from offsim.model.load import load_dense, tokenizer_of
 from offsim.model.prompts import ids_of, read_prompts
 from offsim.model.reader import open_experts
+from offsim.model.sampling import Sampling
 from offsim.policy.bounds import Bounds
 from offsim.policy.policy import Policy
 from offsim.runtime.arena import Arena
@@ -24,7 +28,7 @@ from offsim.runtime.devices import CPU, Device
 from offsim.runtime.driven import usual_memory
 from offsim.runtime.run import check_host
 from offsim.runtime.store import ExpertStore
-from offsim.study.prepare import Recorded, info_of
+from offsim.study.prepare import Key, Recorded, info_of
 from offsim.study.subject import ModelSubject
 from offsim.trace.format import TraceInfo
 from offsim.trace.recorder import record, record_into
@@ -35,6 +39,9 @@ from offsim.units import show_bytes
 @dataclass(frozen=True)
 class CheckpointSubject(ModelSubject):
     """A model without its experts, the experts, and prompts; see `checkpoint_subject`.
+
+    The first half of the prompts is for checks and the others for calibrations, so that nothing is
+    calibrated on what is checked; a single one serves both.
 
     Attributes:
         experts: of the model, read where they are needed.
@@ -92,6 +99,60 @@ class CheckpointSubject(ModelSubject):
                 "compress` and give it as --experts"
             )
 
+    def check_room(self, keys: Sequence[Key], remedy: str = "") -> None:
+        """Refuse to hold all experts in slots, and under each codec and bound, without the room.
+
+        Args:
+            keys: codecs and bounds.
+            remedy: what else can be done than to ask for fewer of them, as a part of a sentence.
+
+        Raises:
+            InputError: with the model they may take more than three quarters of the machine's
+                memory.
+        """
+        shape = self.experts.shape
+        places = shape.layers * shape.experts
+        slots, room = Arena.bytes_of(shape, places, shape.experts), memory_for_experts(self.model)
+        if slots + len(keys) * places * shape.bytes <= room:
+            return
+        blobs = [self._all_bytes(*key) for key in keys]
+        if slots + sum(blobs) <= room:
+            return
+        fit = max(n for n in range(len(keys) + 1) if slots + sum(blobs[:n]) <= room or not n)
+        named = ", ".join(f"{codec} {bound:g}" if bound else codec for codec, bound in keys[:fit])
+        fewer = f"ask for fewer --codec ({named} would fit)" if fit > 1 else ""
+        remedies = (
+            ", or ".join(filter(None, (fewer, remedy))) or "it takes a machine with more memory"
+        )
+        raise InputError(
+            f"the {places} experts of {shape.layers} MoE layers take {show_bytes(slots)} in "
+            f"float32 slots and {show_bytes(sum(blobs))} as blobs (ESTIMATED from the first "
+            f"expert), and there is room for {show_bytes(room)}; {remedies}"
+        )
+
+    def check_measurable(self) -> None:
+        """Refuse what a calibration has nothing to measure on.
+
+        Raises:
+            InputError: a single MoE layer.
+        """
+        if self.experts.shape.layers < 2:
+            raise InputError(
+                f"{self.name} has one MoE layer, and compute is measured from one to the next; it "
+                "takes a model of 2 or more"
+            )
+
+    def first(self, layers: int) -> "CheckpointSubject":
+        """The model without what is behind its first so many MoE layers.
+
+        The model of this subject is cut too, so that memory holds no more than is needed.
+
+        Raises:
+            InputError: it cannot be cut.
+        """
+        keep_first(self.model, layers)
+        return replace(self, experts=FirstExperts(self.experts, layers))
+
     def _blob_bytes(self, policy: Policy, enough: int) -> int:
         """Bytes of all blobs, by those of the first expert, which is read if it may matter.
 
@@ -99,16 +160,19 @@ class CheckpointSubject(ModelSubject):
             policy: under which.
             enough: bytes that matter to nobody.
         """
-        shape, total = self.experts.shape, 0
+        shape = self.experts.shape
         kinds = [(policy.codec, policy.bounds.of(0, 0) if policy.bounds else policy.bound)]
         if policy.low is not None:
             kinds.append((policy.low.codec, policy.low.bound))
         if len(kinds) * shape.layers * shape.experts * shape.bytes <= enough:
             return 0
-        for codec, bound in kinds:
-            first = encode_expert(self.matrices(), codec_named(codec), bound)
-            total += shape.layers * shape.experts * first.nbytes
-        return total
+        return sum(self._all_bytes(*kind) for kind in kinds)
+
+    def _all_bytes(self, codec: str, bound: Sequence[Bound] | float) -> int:
+        """Bytes of all blobs under a codec and bounds, by those of the first expert."""
+        shape = self.experts.shape
+        first = encode_expert(self.matrices(), codec_named(codec), bound)
+        return shape.layers * shape.experts * first.nbytes
 
     def answers(self, tokens: Sequence[Sequence[int]]) -> list[str]:
         """What was written, as texts; as ids where prompts are ids."""
@@ -117,16 +181,17 @@ class CheckpointSubject(ModelSubject):
         return [str(self.tokenizer.decode(list(ids))) for ids in tokens]
 
     def drawn(self, requests: int, seed: int) -> list[list[int]]:
-        """The last so many prompts, so that a check of the first ones has others."""
-        return list(self.prompts[-requests:])
+        """Of the second half of the prompts."""
+        later = self.prompts[len(self.prompts) // 2 :]
+        return Random(f"prompts/{seed}").choices(later, k=requests)
 
     def longest(self, tokens: int, seed: int) -> list[list[int]]:
         """The longest prompt."""
         return [max(self.prompts, key=len)]
 
     def checked(self, requests: int, seed: int) -> list[list[int]]:
-        """The first so many prompts."""
-        return list(self.prompts[:requests])
+        """The first ones of the first half; there is nothing to draw."""
+        return list(self.prompts[: max(1, len(self.prompts) // 2)][:requests])
 
     def recorded(
         self, store: ExpertStore, requests: Sequence[list[int]], tokens: int, lookahead: int = 0
@@ -135,7 +200,8 @@ class CheckpointSubject(ModelSubject):
         handler = Fetched(self.model, _Decoded(store), memory_for_experts(self.model))
         with self.device.hosting(self.model, experts=False):
             info = info_of(self.name, store, f"{len(requests)} prompts")
-            return Recorded(*record(self.model, requests, tokens, info, lookahead, handler))
+            found = record(self.model, requests, tokens, info, lookahead, handler, self.sampling)
+        return Recorded(*found)
 
 
 @dataclass(frozen=True)
@@ -168,7 +234,11 @@ def memory_for_experts(model: PreTrainedModel) -> int:
 
 
 def checkpoint_subject(
-    folder: Path, prompts: Path, tokens: int, device: Device = CPU
+    folder: Path,
+    prompts: Path,
+    tokens: int,
+    device: Device = CPU,
+    sampling: Sampling | None = None,
 ) -> CheckpointSubject:
     """Open a checkpoint; of its experts no more than headers of files are read.
 
@@ -177,6 +247,7 @@ def checkpoint_subject(
         prompts: file of them, see `read_prompts`.
         tokens: that are to be written after each.
         device: computes.
+        sampling: how tokens are drawn; None for greedy answers.
 
     Raises:
         InputError: a file cannot be used, or a prompt is not for this model.
@@ -190,7 +261,9 @@ def checkpoint_subject(
     words = tokenizer_of(folder) if texts else None
     ids = ids_of(asked, config.vocab_size, room, words)
     name = folder.resolve().name
-    return CheckpointSubject(model, name, device, experts=experts, prompts=ids, tokenizer=words)
+    return CheckpointSubject(
+        model, name, device, sampling, experts=experts, prompts=ids, tokenizer=words
+    )
 
 
 def recorded_to(
@@ -219,14 +292,17 @@ def recorded_to(
     Raises:
         InputError: as for `offsim.trace.recorder.record`, or the file cannot be written.
     """
-    shape, model = subject.experts.shape, subject.model
+    shape, model, sampling = subject.experts.shape, subject.model, subject.sampling
+    drawn = "" if sampling is None else f", tokens {sampling}"
     info = TraceInfo(
         model=subject.name,
         experts_per_layer=shape.experts,
-        source=f"recorded by offsim on {date.today()}, {len(requests)} prompts",
+        source=f"recorded by offsim on {date.today()}, {len(requests)} prompts{drawn}",
         layer_bytes=(shape.bytes,) * shape.layers,
     )
     handler = Fetched(model, subject.experts, memory_for_experts(model))
     with streaming(info, path) as stream:
-        record_into(stream.add, model, requests, tokens, lookahead, handler, progress, stop)
+        record_into(
+            stream.add, model, requests, tokens, lookahead, handler, progress, stop, sampling
+        )
     return stream.tokens

@@ -9,6 +9,7 @@ import torch
 from transformers import PreTrainedModel
 
 from offsim.model.experts import change_experts
+from offsim.model.sampling import Sampling
 from offsim.runtime.store import ExpertStore
 from offsim.trace import Trace
 from offsim.trace.format import TraceInfo
@@ -66,10 +67,12 @@ def recorded(
     prompts: Sequence[Sequence[int]],
     count: int,
     lookahead: int = 0,
+    sampling: Sampling | None = None,
 ) -> Recorded:
     """Record the model as the store leaves it, its routers asked `lookahead` layers ahead too.
 
     An error changes what the router chooses, so each codec and bound has a trace of its own.
     """
     info = info_of(name, store, f"{len(prompts)} requests of mixed tasks")
-    return Recorded(*record(under(model, store), prompts, count, info, lookahead))
+    changed = under(model, store)
+    return Recorded(*record(changed, prompts, count, info, lookahead, sampling=sampling))

@@ -275,6 +275,7 @@ def _facts(
         **summary(compared),
         "offsim": __version__,
         "model": calibration.model.name,
+        "predictions": "SIMULATED" if calibration.measured else "ESTIMATED",
         "machine": this_machine().model_dump(mode="json"),
         "link_bytes_per_s": link,
         "link_imitates": MIXTRAL_PCIE4.name,

@@ -18,6 +18,7 @@ from offsim.codec import Codec
 from offsim.codec.blob import DTYPE_NAMES
 from offsim.errors import InputError
 from offsim.model.experts import ExpertShape, expert_modules, matrices_of, shape_of, top_k_of
+from offsim.model.sampling import Sampling
 from offsim.policy.bounds import Bounds
 from offsim.policy.policy import Policy
 from offsim.runtime.devices import CPU, Device
@@ -109,11 +110,13 @@ class ModelSubject:
         model: with its experts resident.
         name: of it.
         device: that computes.
+        sampling: how tokens are drawn; None for greedy answers.
     """
 
     model: PreTrainedModel
     name: str
     device: Device = CPU
+    sampling: Sampling | None = None
 
     @property
     def facts(self) -> ModelFacts:
@@ -170,14 +173,15 @@ class ModelSubject:
     ) -> Run:
         """Answer prompts."""
         run = partial(run_offloaded, self.model, store, policy, requests, tokens)
-        return run(link_bytes_per_s, progress, profile, folder, self.device)
+        return run(link_bytes_per_s, progress, profile, folder, self.device, self.sampling)
 
     def recorded(
         self, store: ExpertStore, requests: Sequence[list[int]], tokens: int, lookahead: int = 0
     ) -> Recorded:
         """Record the model as the store leaves it."""
         with self.device.hosting(self.model, experts=True):
-            return recorded(self.model, self.name, store, requests, tokens, lookahead)
+            record = partial(recorded, self.model, self.name, store, requests, tokens)
+            return record(lookahead, self.sampling)
 
 
 @dataclass(frozen=True)
@@ -267,11 +271,8 @@ class DrivenSubject:
 
     @property
     def resident_layers(self) -> int:
-        """As many as exceed the caches of the CPU, but at least three, or all."""
-        shape = self.model.shape
-        layer_bytes = shape.experts * shape.values * torch.float32.itemsize
-        most = max(FEWEST_LAYERS, beyond_cache(layer_bytes, shape.layers))
-        return min(shape.layers, most)
+        """Layers that a calibration runs: see `measured_layers`."""
+        return measured_layers(self.model.shape)
 
     def resident(self, store: ExpertStore) -> ExpertStore:
         """So many of the first layers."""
@@ -318,6 +319,12 @@ class DrivenSubject:
 
     def _cut(self, requests: Sequence[Trace], tokens: int, layers: int) -> Trace:
         return cut(joined(requests), layers, tokens=tokens)
+
+
+def measured_layers(shape: ExpertShape) -> int:
+    """As many layers as exceed the caches of the CPU in float32, but at least three, or all."""
+    layer_bytes = shape.experts * shape.values * torch.float32.itemsize
+    return min(shape.layers, max(FEWEST_LAYERS, beyond_cache(layer_bytes, shape.layers)))
 
 
 def _facts(name: str, shape: ExpertShape, top_k: int) -> ModelFacts:

@@ -11,6 +11,7 @@ from offsim.errors import InputError
 from offsim.model.generate import greedy_tokens
 from offsim.model.hook import Handler, Resident, handled
 from offsim.model.routers import ahead, check_own_choice, router_modules
+from offsim.model.sampling import Sampling, likeliest
 from offsim.trace.format import DECODE, NOWHERE, PREFILL, Trace, TraceInfo
 from offsim.trace.stream import Rows
 
@@ -83,8 +84,9 @@ def record(
     info: TraceInfo,
     lookahead: int = 0,
     inner: Handler | None = None,
+    sampling: Sampling | None = None,
 ) -> tuple[Trace, list[list[int]]]:
-    """Record the router while the model answers prompts greedily, one after the other.
+    """Record the router while the model answers prompts, one after the other.
 
     Args:
         model: with its experts resident, unless `inner` has them.
@@ -95,6 +97,7 @@ def record(
         lookahead: how many layers ahead the routers are asked with the hidden states that a
             layer's experts are called with; 0 leaves the array out.
         inner: runs the experts; None for those of the model.
+        sampling: how tokens are drawn; None for greedy answers.
 
     Returns:
         The trace, and the tokens written for each request.
@@ -104,7 +107,7 @@ def record(
             cannot be found or asked.
     """
     rows: list[Rows] = []
-    written = record_into(rows.append, model, prompts, count, lookahead, inner)
+    written = record_into(rows.append, model, prompts, count, lookahead, inner, sampling=sampling)
     arrays = {name: np.concatenate([row[name] for row in rows]) for name in rows[0]}
     return Trace(info, **arrays), written
 
@@ -118,6 +121,7 @@ def record_into(
     inner: Handler | None = None,
     progress: Callable[[], None] = lambda: None,
     stop: Collection[int] = (),
+    sampling: Sampling | None = None,
 ) -> list[list[int]]:
     """The same as `record`, with the rows of each forward pass given away as soon as it is done.
 
@@ -130,6 +134,7 @@ def record_into(
         inner: likewise.
         progress: called after each pass.
         stop: tokens after which a request is over, with fewer rows then.
+        sampling: as for `record`.
 
     Returns:
         The tokens written for each request.
@@ -152,7 +157,8 @@ def record_into(
                 add(recorder.taken(request, position, DECODE if step else PREFILL))
                 progress()
 
-            written.append(greedy_tokens(model, prompt, count, recorder.begin, after, stop))
+            choose = likeliest if sampling is None else sampling.of(request)
+            written.append(greedy_tokens(model, prompt, count, recorder.begin, after, stop, choose))
     return written
 
 

@@ -37,11 +37,11 @@ def row(layer: int, expert: int) -> Row:
 
 
 def test_rows_are_there_again(tmp_path: Path) -> None:
-    notes = Notes(tmp_path, DESIGN_)
+    notes = Notes(tmp_path, DESIGN_, Row)
     for one in (row(0, 2), row(1, 0), row(0, 1)):
         notes.add(one)
         assert notes.find(one.layer, one.expert) == one
-    again = Notes(tmp_path, DESIGN_)
+    again = Notes(tmp_path, DESIGN_, Row)
     assert again.find(0, 2) == row(0, 2)
     assert again.find(0, 1) == row(0, 1)
     assert again.find(1, 0) == row(1, 0)
@@ -59,9 +59,9 @@ def test_rows_are_there_again(tmp_path: Path) -> None:
     ],
 )
 def test_another_design_is_refused(tmp_path: Path, change: dict[str, object], says: str) -> None:
-    Notes(tmp_path, DESIGN_)
+    Notes(tmp_path, DESIGN_, Row)
     with pytest.raises(InputError, match=says):
-        Notes(tmp_path, DESIGN_.model_copy(update=change))
+        Notes(tmp_path, DESIGN_.model_copy(update=change), Row)
 
 
 @pytest.mark.parametrize(
@@ -74,20 +74,20 @@ def test_another_design_is_refused(tmp_path: Path, change: dict[str, object], sa
     ],
 )
 def test_a_line_that_is_no_row_is_named(tmp_path: Path, line: str, says: str) -> None:
-    Notes(tmp_path, DESIGN_).add(row(0, 0))
+    Notes(tmp_path, DESIGN_, Row).add(row(0, 0))
     with (tmp_path / "experts" / "layer-0000.jsonl").open("a") as file:
         file.write(line + "\n")
     with pytest.raises(FormatError, match=rf"layer-0000\.jsonl: {says}"):
-        Notes(tmp_path, DESIGN_).find(0, 0)
+        Notes(tmp_path, DESIGN_, Row).find(0, 0)
 
 
 def test_a_design_that_is_none(tmp_path: Path) -> None:
     (tmp_path / DESIGN).write_text('{"format": "offsim-expert-sample", "version": 2}')
     with pytest.raises(FormatError, match=r"experts\.json: "):
-        Notes(tmp_path, DESIGN_)
+        Notes(tmp_path, DESIGN_, Row)
 
 
 def test_a_folder_that_cannot_be_written(tmp_path: Path) -> None:
     (tmp_path / "file").touch()
     with pytest.raises(InputError, match="cannot be written"):
-        Notes(tmp_path / "file", DESIGN_)
+        Notes(tmp_path / "file", DESIGN_, Row)

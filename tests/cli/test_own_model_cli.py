@@ -11,16 +11,20 @@ from tokenizers.models import WordLevel
 from tokenizers.pre_tokenizers import Whitespace
 from transformers import PreTrainedModel, PreTrainedTokenizerFast
 
+from offsim.calibration.schema import Calibration
 from offsim.codec.bounds import Bound
-from offsim.files import write_yaml
+from offsim.files import read_yaml, write_yaml
 from offsim.model.generate import greedy_tokens
 from offsim.model.hook import Resident, handled
+from offsim.model.sampling import Sampling
 from offsim.policy.bounds import Bounds
 from offsim.runtime.store import ExpertStore
+from offsim.study.calibrate import Effort
 from offsim.study.compress import compress
 from offsim.trace import load_trace
 from offsim.trace.format import TraceInfo
 from offsim.trace.recorder import record
+from tests.builders import calibration
 from tests.families import family
 
 from .test_cli import run
@@ -52,7 +56,10 @@ def files(model: PreTrainedModel, tmp_path_factory: pytest.TempPathFactory) -> d
     (other / "config.json").write_text(json.dumps(config | {"rope_theta": 7.0}))
     experts = folder.parent / "experts"
     compress(folder, experts, *STORED, 1)
+    figures = folder.parent / "calibration.yaml"
+    write_yaml(figures, calibration())
     made = {"model": folder, "jsonl": jsonl, "txt": text, "other": other, "experts": experts}
+    made["calibration"] = figures
     return {name: str(path) for name, path in made.items()}
 
 
@@ -124,6 +131,32 @@ def test_record_writes_the_trace_of_the_model(
             "--seed draws prompts for the embedded model",
         ),
         ("trace record --out t --stop", "--stop is of a checkpoint; give --model"),
+        ("trace record --out t --sample 0.8", "--sample is of a checkpoint; give --model"),
+        ("run --model {model} --prompts {txt} --top-p 0.9", "--top-p is of tokens that are drawn"),
+        ("run --model {model} --prompts {txt} --sample 0", "a temperature is a number above 0"),
+        ("run --model {model} --prompts {txt} --sample 1 --top-p 2", "top-p is a share above 0"),
+        ("run --model {model} --prompts {txt} --sample 1 --seed -1", "a seed of draws is 0 or"),
+        ("calibrate --out o --model {model}", "--model and --prompts go together"),
+        ("calibrate --out o --model {model} --prompts {txt}", "say with --codec which to measure"),
+        ("calibrate --out o --experts 3", "--experts is of a checkpoint; give --model"),
+        (
+            "calibrate --out o --model {model} --prompts {txt} --codec raw --notes n",
+            "--notes keeps the sizes that --experts measures",
+        ),
+        (
+            "calibrate --out o --model {model} --prompts {txt} --codec raw --experts 0",
+            "--experts is a number from 1 on or `all`, not 0",
+        ),
+        ("calibrate --out o --model {model} --prompts {txt} --codec cuszp:x", "'x' is not a numb"),
+        (
+            "calibrate --out o --model {model} --prompts {txt} --from-run {txt}",
+            "--model is of no use with --from-run",
+        ),
+        ("check --calibration {calibration} --prompts {txt}", "--model and --prompts go together"),
+        (
+            "check --calibration {calibration} --model {model} --prompts {txt}",
+            "the calibration is of toy; this check runs tiny",
+        ),
         (
             "trace record --out t --model {model} --prompts {txt} --stop",
             "neither generation_config.json nor config.json names a token that ends a text",
@@ -206,6 +239,54 @@ def test_an_answer_stops_where_the_checkpoint_says(
         rows = (stopped.request == request).sum()
         part = whole.experts[whole.request == request][:rows]
         assert (stopped.experts[stopped.request == request] == part).all()
+
+
+def test_a_run_draws_the_tokens_of_the_trace(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    model: PreTrainedModel,
+    files: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    drawn = ["--sample", "1.5", "--top-p", "0.9", "--seed", "3"]
+    out = tmp_path / "t.safetensors"
+    asked = given(files, "txt")
+    assert run(monkeypatch, "trace", "record", *asked, *drawn, "--out", str(out)) == 0
+    capsys.readouterr()
+    trace = load_trace(out)
+    assert trace.info.source.endswith("tokens drawn at temperature 1.5, top-p 0.9, seed 3")
+    expected, written = record(model, IDS, TOKENS, trace.info, sampling=Sampling(1.5, 0.9, 3))
+    assert (trace.experts == expected.experts).all()
+    found = ran(monkeypatch, capsys, *asked, *drawn)
+    assert found["answers"] == [" ".join(map(str, tokens)) for tokens in written]
+    assert found["answers"] != answers(model)
+
+
+def test_a_calibration_is_measured_and_said_in_words(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    files: dict[str, str],
+    tmp_path: Path,
+) -> None:
+    effort = Effort(rounds=1, requests=1, tokens=3, repeats=1)
+    monkeypatch.setattr("offsim.study.calibrate.QUICK", effort)
+    out = tmp_path / "machine.yaml"
+    asked = ["--model", files["model"], "--prompts", files["txt"], "--codec", "cuszp:0.015625"]
+    asked = ["calibrate", *asked, "--quick", "--out", str(out)]
+    assert run(monkeypatch, *asked, "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    assert facts["model"]["name"] == "tiny"
+    assert [codec["label"] for codec in facts["codecs"]] == ["MEASURED"] * 2
+    parts = ["--experts", "7", "--notes", str(tmp_path / "notes")]
+    assert run(monkeypatch, *asked, *parts) == 0
+    said = " ".join(capsys.readouterr().out.split())
+    assert "sizes but those of raw [ESTIMATED]" in said
+    assert "[ESTIMATED from 7 of 24 experts]" in said
+    assert "cuszp 0.015625: ratio" in said
+    assert "95 % interval" in said
+    figures = read_yaml(out, Calibration)
+    assert figures.codecs[1].sampled is not None
+    assert figures.codecs[1].sampled.experts == 7
 
 
 def test_slots_that_do_not_fit_are_refused(

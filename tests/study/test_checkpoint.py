@@ -40,8 +40,11 @@ def test_facts_are_those_of_the_checkpoint(
     assert (facts.name, facts.layers, facts.experts) == ("tiny", MOE_LAYERS[name], EXPERTS)
     assert (facts.hidden, facts.width, facts.dtype_bytes) == (HIDDEN, WIDTH, 2)
     assert [weights.dtype for weights in subject.matrices()] == [torch.bfloat16] * 3
-    assert subject.checked(2, 0) == PROMPTS[:2]
-    assert subject.drawn(2, 0) == PROMPTS[1:]
+    assert subject.checked(2, 0) == PROMPTS[:1]
+    drawn = [subject.drawn(3, seed) for seed in range(20)]
+    assert {tuple(one) for three in drawn for one in three} == {tuple(p) for p in PROMPTS[1:]}
+    assert all(len(three) == 3 for three in drawn)
+    assert subject.drawn(3, 7) == drawn[7]
     assert subject.longest(4, 0) == PROMPTS[:1]
 
 

@@ -8,6 +8,7 @@ from transformers import PreTrainedModel
 from offsim.errors import InputError
 from offsim.model.hook import Resident
 from offsim.model.routers import router_modules
+from offsim.model.sampling import Sampling
 from offsim.trace import DECODE, PREFILL, load_trace, save_trace, steps_of
 from offsim.trace.format import NOWHERE
 from offsim.trace.recorder import Recorder, record
@@ -62,6 +63,22 @@ def test_tokens_are_those_of_generate(tiny_model: PreTrainedModel) -> None:
     _, written = record(tiny_model, PROMPTS, COUNT, INFO)
     assert written == [generated(tiny_model, list(prompt)) for prompt in PROMPTS]
     assert len({token for tokens in written for token in tokens}) > 3
+
+
+def test_tokens_are_drawn_the_same_again_whatever_others_draw(tiny_model: PreTrainedModel) -> None:
+    sampling = Sampling(1.5, seed=2)
+    trace, written = record(tiny_model, PROMPTS, COUNT, INFO, sampling=sampling)
+    again, same = record(tiny_model, PROMPTS, COUNT, INFO, sampling=sampling)
+    assert written == same
+    np.testing.assert_array_equal(trace.experts, again.experts)
+    greedy = record(tiny_model, PROMPTS, COUNT, INFO)[1]
+    other = record(tiny_model, PROMPTS, COUNT, INFO, sampling=Sampling(1.5, seed=3))[1]
+    assert written != greedy
+    assert written != other
+    _, first = record(tiny_model, PROMPTS[:1], COUNT, INFO, sampling=sampling)
+    assert first == written[:1]
+    _, cold = record(tiny_model, PROMPTS, COUNT, INFO, sampling=Sampling(1e-6))
+    assert cold == greedy
 
 
 def test_weights_of_a_token_sum_to_one(tiny_model: PreTrainedModel) -> None:
