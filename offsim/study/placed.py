@@ -22,7 +22,7 @@ MOST_TOKENS = 1 << 20
 
 
 class PlacedSampler(Generic[Request]):
-    """A disk beneath host memory, and experts that the host computes.
+    """A disk beneath host memory, and experts that the host computes, where it can.
 
     Args:
         subject: whose experts are in the stores.
@@ -59,16 +59,21 @@ class PlacedSampler(Generic[Request]):
             policy = store.policy(slots=0, host_bytes=0)
             run = self.subject.run(store, policy, asked, few, pace, folder=self.folder)
             seen.append(list(reads(run.record)))
-        run = self.subject.run(raw, raw.policy(slots=0, host_tokens=MOST_TOKENS), asked, few, pace)
-        self._hosted.append(list(hosted(run.record, 2 * raw.shape.hidden * STATE_BYTES)))
+        if self.subject.host_computes:
+            policy = raw.policy(slots=0, host_tokens=MOST_TOKENS)
+            run = self.subject.run(raw, policy, asked, few, pace)
+            self._hosted.append(list(hosted(run.record, 2 * raw.shape.hidden * STATE_BYTES)))
 
     def added_to(self, calibration: Calibration) -> Calibration:
         """A calibration with the disk and the host in it, by the undisturbed rounds."""
         kept = [undisturbed_rounds(seen, _seconds) for seen in self._read]
         disk = disk_figures([*chain(*chain(*kept))])
+        made = calibration.model_copy(update={"disk": disk})
+        if not self._hosted:
+            return made
         on_host = host_expert([*chain(*undisturbed_rounds(self._hosted, _seconds))])
-        compute = calibration.compute.model_copy(update={"host_expert": on_host})
-        return calibration.model_copy(update={"disk": disk, "compute": compute})
+        compute = made.compute.model_copy(update={"host_expert": on_host})
+        return made.model_copy(update={"compute": compute})
 
 
 def _seconds(samples: list[Sample]) -> float:

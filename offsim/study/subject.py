@@ -18,6 +18,7 @@ from offsim.codec import Codec
 from offsim.codec.blob import DTYPE_NAMES
 from offsim.errors import InputError
 from offsim.model.experts import ExpertShape, expert_modules, matrices_of, shape_of, top_k_of
+from offsim.model.formulas import formula_of, plain
 from offsim.model.sampling import Sampling
 from offsim.policy.bounds import Bounds
 from offsim.policy.policy import Policy
@@ -52,6 +53,10 @@ class Subject(Protocol[Request]):
     @property
     def lookahead(self) -> int:
         """How many layers ahead gates can be asked."""
+
+    @property
+    def host_computes(self) -> bool:
+        """Whether the host can compute its experts, see `offsim.runtime.run.check_host`."""
 
     def matrices(self) -> Sequence[torch.Tensor]:
         """Gate, up and down of one expert, in their stored dtype."""
@@ -127,6 +132,11 @@ class ModelSubject:
     def lookahead(self) -> int:
         """All later layers."""
         return self.facts.layers - 1
+
+    @property
+    def host_computes(self) -> bool:
+        """Where they are SwiGLU without biases."""
+        return formula_of(self.model) is plain
 
     def matrices(self) -> Sequence[torch.Tensor]:
         """Gate, up and down of the first expert, bf16."""
@@ -258,6 +268,11 @@ class DrivenSubject:
     def lookahead(self) -> int:
         """What the trace has."""
         return 0 if self.trace.lookahead is None else int(self.trace.lookahead.shape[2])
+
+    @property
+    def host_computes(self) -> bool:
+        """Always."""
+        return True
 
     def matrices(self) -> Sequence[torch.Tensor]:
         """Gate, up and down of the first expert."""

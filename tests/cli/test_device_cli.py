@@ -84,7 +84,7 @@ def test_a_calibration_of_a_device_is_written_shown_and_checked(
     assert run(monkeypatch, *command, "--codec", "cuszp:0.001953125") == 0
     shown = capsys.readouterr()
     for says in (
-        "Codecs on this machine [MEASURED]",
+        "Codecs on this machine, ratios against the stored dtype [MEASURED]",
         "GB/s to a CUDA device that is not there, CuPy 0 [MEASURED]",
         "pageable x4",
         "simulations go by `pinned`",

@@ -132,7 +132,8 @@ def test_a_slow_link_changes_no_decision_and_no_token(
     raw: Made, prefetch: str, transfer: Transfer
 ) -> None:
     policy = Policy(slots=2, prefetch=prefetch, distance=DISTANCE, transfer=transfer)
-    run = raw.check(policy, raw.store.shape.bytes / LOAD_S)
+    # Slow enough that a machine which is busy with other things drops prefetches too.
+    run = raw.check(policy, raw.store.shape.bytes / (4 * LOAD_S))
     loads = [load for step in run.record.steps for load in step.loads]
     assert all(load.spans[-1].stage == "device decode" for load in loads if load.used)
     if prefetch == "none":
