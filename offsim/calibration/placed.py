@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 
 from offsim.calibration.fit import figure, line
 from offsim.calibration.measure import NEAR, by_size
-from offsim.calibration.schema import DiskFigures, SizedFigure
+from offsim.calibration.schema import DiskFigures
 from offsim.record import Load, RunRecord
 from offsim.record.events import Stage
 
@@ -47,15 +47,6 @@ def disk_figures(samples: Sequence[Sample]) -> DiskFigures:
     return DiskFigures(
         label="MEASURED", latency_s=latency, bytes_per_s=bandwidth, residual=residual
     )
-
-
-def host_expert(samples: Sequence[Sample]) -> list[SizedFigure]:
-    """What the host takes to compute an expert, by tokens.
-
-    Args:
-        samples: tokens and s of each.
-    """
-    return by_size(samples)
 
 
 def _served(record: RunRecord, stage: Stage) -> Iterator[tuple[Load, float]]:

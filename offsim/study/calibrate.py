@@ -76,10 +76,9 @@ class Calibrator(Generic[Request]):
         self.subject, self.effort, self.seed = subject, effort, seed
         self.compute = ComputeSampler(subject, stores["raw", 0.0], effort.tokens)
         self.codecs = [CodecSampler(subject, store, effort.tokens) for store in stores.values()]
-        self.foreseen = [
-            ForesightSampler(subject, store, effort.tokens) for store in stores.values()
-        ]
-        self.raw = list(stores).index(("raw", 0.0))
+        self.foreseen = {
+            key: ForesightSampler(subject, store, effort.tokens) for key, store in stores.items()
+        }
         self.placed = (
             PlacedSampler(subject, stores["raw", 0.0], stores.values(), folder)
             if effort.placed
@@ -94,7 +93,7 @@ class Calibrator(Generic[Request]):
         self.compute.round(effort.requests, self.seed + self.rounds)
         for codec in self.codecs:
             codec.round(effort.repeats, self.seed - 1 - self.rounds)
-        for foreseen in self.foreseen:
+        for foreseen in self.foreseen.values():
             foreseen.round(self.subject.drawn(1, self.seed + self.rounds))
         if self.placed is not None:
             self.placed.round(effort.tokens, self.seed - 1 - self.rounds)
@@ -141,11 +140,12 @@ class Calibrator(Generic[Request]):
         link = link_figures(copies, overshoot)
         sampled = drawn(self.compute, numbers)
         compute, handover = sampled.figures()
-        foresight = [
-            drawn(one, numbers).figures(sampled.resident_times, handover.submit_s.value)
-            for one in self.foreseen
-        ]
-        compute = compute.model_copy(update={"foresight": foresight[self.raw]})
+        foresight = {
+            key: drawn(one, numbers).figures(sampled.resident_times, handover.submit_s.value)
+            for key, one in self.foreseen.items()
+        }
+        beside_raw = foresight["raw", 0.0]
+        compute = compute.model_copy(update={"foresight": beside_raw})
         made = Calibration(
             machine=this_machine(),
             model=self.subject.facts,
@@ -153,10 +153,8 @@ class Calibrator(Generic[Request]):
             compute=compute,
             handover=handover,
             codecs=[
-                codec.figures(compute).model_copy(
-                    update={"foresight": beside(ahead, foresight[self.raw])}
-                )
-                for codec, ahead in zip(codecs, foresight, strict=True)
+                codec.figures(compute).model_copy(update={"foresight": beside(ahead, beside_raw)})
+                for codec, ahead in zip(codecs, foresight.values(), strict=True)
             ],
         )
         for number, codec in enumerate(codecs):

@@ -6,15 +6,15 @@ from pathlib import Path
 from typing import Generic
 
 from offsim.calibration.fit import undisturbed_rounds
-from offsim.calibration.placed import Sample, disk_figures, host_expert, hosted, reads
+from offsim.calibration.measure import by_size
+from offsim.calibration.placed import Sample, disk_figures, hosted, reads
 from offsim.calibration.schema import Calibration
 from offsim.runtime.pipeline import STATE_BYTES
 from offsim.runtime.store import ExpertStore
+from offsim.study.foreseen import LINK_SECONDS
 from offsim.study.rounds import Rounds
 from offsim.study.subject import Request, Subject
 
-LINK_SECONDS = 0.001
-"""How long a raw expert is on the link in these runs, s: the other stages come to rest between."""
 TOKENS = 4
 """Of the request of these runs; its prompt has experts of more than one token."""
 MOST_TOKENS = 1 << 20
@@ -71,7 +71,7 @@ class PlacedSampler(Generic[Request]):
         made = calibration.model_copy(update={"disk": disk})
         if not self._hosted:
             return made
-        on_host = host_expert([*chain(*undisturbed_rounds(self._hosted, _seconds))])
+        on_host = by_size([*chain(*undisturbed_rounds(self._hosted, _seconds))])
         compute = made.compute.model_copy(update={"host_expert": on_host})
         return made.model_copy(update={"compute": compute})
 

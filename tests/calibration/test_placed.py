@@ -1,6 +1,7 @@
 import pytest
 
-from offsim.calibration.placed import disk_figures, host_expert, hosted, reads
+from offsim.calibration.measure import by_size
+from offsim.calibration.placed import disk_figures, hosted, reads
 from offsim.record import Load, RunRecord, Span, StepRecord
 
 
@@ -51,5 +52,5 @@ def test_larger_blobs_that_take_no_longer_say_no_bandwidth_beyond_bounds() -> No
 
 
 def test_the_host_computes_by_tokens() -> None:
-    table = host_expert([(1, 0.5)] * 12 + [(16, 1.0)] * 12)
+    table = by_size([(1, 0.5)] * 12 + [(16, 1.0)] * 12)
     assert [(one.size, one.seconds.value) for one in table] == [(1, 0.5), (16, 1.0)]
