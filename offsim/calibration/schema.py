@@ -251,6 +251,18 @@ class HandoverFigures(Strict):
     wake_s: Figure
 
 
+class KeptFigures(Strict):
+    """Experts that the device keeps as blobs, and decodes at each use.
+
+    Attributes:
+        decode_s: one blob, into a place that is used again and again.
+        expert: one expert by its tokens, computed from there: caches may still hold it.
+    """
+
+    decode_s: Figure
+    expert: list[SizedFigure] = Field(min_length=1)
+
+
 class Sampled(Strict):
     """Which experts the sizes of all were taken from, and how sure that leaves them.
 
@@ -290,10 +302,13 @@ class CodecFigures(Strict):
         alone_s: the same where the decoder was idle before; None where that is no different.
         chunk_s: how much longer one takes for each further chunk in which loads come meanwhile, s:
             the link's thread wakes at each of them, on the decoder's core.
+        arrival_s: what each part in which a load comes costs compute that works meanwhile, s: the
+            link's thread wakes for it.
         unpack_s: from the decoded bytes in the stored dtype into the slot; host codecs only.
         compute_slowdown: how many times longer compute takes while this codec decodes, >= 1.
         expert_slowdown: the same of experts; None where they are slowed as all compute is.
         decode_slowdown: how many times longer decoding takes while compute runs, >= 1.
+        kept: of experts that the device keeps as blobs; None where they take no other time.
         foresight: of prefetchers beside this codec; empty where `compute.foresight` has it.
         sampled: the sample that the sizes are from; None where every expert was compressed.
     """
@@ -312,10 +327,12 @@ class CodecFigures(Strict):
     decode_s: Figure
     alone_s: Figure | None = None
     chunk_s: Seconds = 0.0
+    arrival_s: Seconds = 0.0
     unpack_s: Figure | None = None
     compute_slowdown: float = Field(ge=1, allow_inf_nan=False)
     expert_slowdown: float | None = Field(default=None, ge=1, allow_inf_nan=False)
     decode_slowdown: float = Field(ge=1, allow_inf_nan=False)
+    kept: KeptFigures | None = None
     foresight: list[ForesightFigures] = Field(default_factory=list)
     sampled: Sampled | None = None
 

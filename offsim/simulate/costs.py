@@ -94,6 +94,11 @@ class Costs:
         """One expert that serves `tokens` tokens, s."""
         return self._warm_expert_s(tokens)
 
+    def kept_expert_s(self, tokens: int) -> float:
+        """The same of one that was decoded for this use from a blob that the device keeps, s."""
+        kept = self.codec.kept
+        return self.expert_s(tokens) if kept is None else at_size(kept.expert, tokens)
+
     def head_s(self, tokens: int) -> float:
         """From the last layer to the token, s."""
         return self._head_s(tokens)
@@ -205,6 +210,8 @@ class Costs:
         """The same of an expert that is on the device, compressed."""
         seconds = [0.0] * len(STAGES)
         seconds[DEVICE_DECODE] = float(self.stored.decode_s[layer, expert])
+        if (kept := self.codec.kept) is not None:
+            seconds[DEVICE_DECODE] *= kept.decode_s.value / self.codec.decode_s.value
         return (*map(whole, seconds), 1, 0, 0, 1)
 
     def _cost(
@@ -257,12 +264,14 @@ class Costs:
             submit=whole(handover.submit_s.value),
             wake=whole(handover.wake_s.value),
             handover=_ints(between),
+            handover_kept=whole(handover.start_s.value),
             servers=_ints(servers),
             # Only the decoder of the codec's placement contends with compute; unpacking is a copy.
             decoder=decoder,
             compute_rate=rate_of(self._slowdown([c.compute_slowdown for c in self.codecs])),
             expert_rate=rate_of(self._slowdown([c.experts_slowdown for c in self.codecs])),
             decode_rate=rate_of(self._slowdown([c.decode_slowdown for c in self.codecs])),
+            arrival=whole(float(np.mean([codec.arrival_s for codec in self.codecs]))),
             pipelined=self.policy.transfer.pipelined,
             cooling_idle=_ints([whole(idle) for idle, _ in points]),
             cooling_extra=_ints([whole(extra) for _, extra in points]),

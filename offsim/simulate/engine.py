@@ -13,7 +13,7 @@ from offsim.record.events import STAGES
 from offsim.record.stall import split_ps
 from offsim.simulate.clock import UNDISTURBED, coldness
 from offsim.simulate.plan import NONE, Clocks, LoadClocks, Machine, Plan
-from offsim.simulate.station import LINK, LOOK, Job, Station, Worker, after
+from offsim.simulate.station import DECODE, LINK, LOOK, Job, Station, Worker, after
 
 MOST_REMEMBERED = 200_000
 Process = Generator[simpy.Event, Any, None]
@@ -48,6 +48,7 @@ class SimpyEngine:
             stage,
             int(machine.servers[stage]),
             int(machine.handover[stage]),
+            machine.handover_kept if stage == DECODE else int(machine.handover[stage]),
             rate,
             self._live,
             self._served,
@@ -137,6 +138,8 @@ class SimpyEngine:
                 return
 
     def _served(self, job: Job, stage: int) -> None:
+        if stage == LINK and job.done[LINK] == job.chunks and self.machine.arrival:
+            self._compute.hold(job.chunks * self.machine.arrival)
         self._poke(job, stage + 1)
         if job.ready != NONE or (job.gone and not any(job.serving)):
             self._live.pop(job.number, None)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import numpy.typing as npt
 
-from offsim.calibration.schema import Calibration, CodecFigures, Figure
+from offsim.calibration.schema import Calibration, CodecFigures, Figure, KeptFigures
 from offsim.errors import InputError
 from offsim.policy.bounds import MATRICES
 from offsim.policy.policy import Policy
@@ -142,13 +142,23 @@ def _together(codecs: list[CodecFigures], at: Places) -> CodecFigures:
             "encode_s": max((one.encode_s for one in codecs), key=lambda figure: figure.value),
             "decode_s": _mean([one.decode_s for one in codecs], at),
             "alone_s": _mean([one.alone_s or one.decode_s for one in codecs], at),
+            "kept": _kept(codecs, at),
             "chunk_s": max(one.chunk_s for one in codecs),
+            "arrival_s": max(one.arrival_s for one in codecs),
             "unpack_s": _mean(unpacks, at) if unpacks else None,
             "compute_slowdown": weighted([one.compute_slowdown for one in codecs], at, decode_s),
             "expert_slowdown": weighted([one.experts_slowdown for one in codecs], at, decode_s),
             "decode_slowdown": weighted([one.decode_slowdown for one in codecs], at, decode_s),
         }
     )
+
+
+def _kept(codecs: list[CodecFigures], at: Places) -> KeptFigures | None:
+    """Of blobs that the device keeps; None where that is not known of all."""
+    kept = [one.kept for one in codecs if one.kept is not None]
+    if len(kept) < len(codecs):
+        return None
+    return kept[0].model_copy(update={"decode_s": _mean([one.decode_s for one in kept], at)})
 
 
 def _bytes(codecs: list[CodecFigures], at: Places) -> npt.NDArray[np.int64]:

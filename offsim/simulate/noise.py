@@ -16,7 +16,13 @@ from offsim.record.events import STAGES
 
 Z90 = 1.2815515655446004
 """The standard normal quantile of 0.9."""
-FIGURES = {"first": "first", "before": "dense", "expert": "expert", "head": "head"}
+FIGURES = {
+    "first": "first",
+    "before": "dense",
+    "expert": "expert",
+    "kept expert": "expert",
+    "head": "head",
+}
 """What compute does, and the table of the calibration that has its spread."""
 
 
@@ -43,7 +49,7 @@ class Noise:
         self._stages = [_stages(calibration, codec) for codec in codecs]
 
     def compute(self, what: str, tokens: int) -> float:
-        """Factor of a time of compute: `first`, `before`, `expert` or `head`."""
+        """Factor of a time of compute, one of FIGURES."""
         table: list[SizedFigure] = getattr(self._compute, FIGURES[what])
         nearest = min(table, key=lambda point: abs(point.size - tokens))
         return _factor(nearest.seconds, self._rng)

@@ -19,12 +19,15 @@ class Machine(NamedTuple):
         submit: compute's own time to ask for one load.
         wake: from the end of a load to compute going on.
         handover: [stages] from a job's arrival to its service where the station stood idle.
+        handover_kept: the same at the device's decoder, for a blob that the device keeps.
         servers: [stages] how many serve each stage.
         decoder: index of the stage that contends with compute.
         compute_rate: how many times longer compute takes while a decoder serves, in 1/2^RATE_BITS,
             but for experts.
         expert_rate: how many times longer experts take then, likewise.
         decode_rate: how many times longer decoding takes while compute works, likewise.
+        arrival: ps that compute, where it works, loses to a load that has crossed the link, for
+            each chunk that it moved in.
         pipelined: whether a chunk goes on to the next stage alone, or waits for the last one.
         cooling_idle: [points] see `clock.coldness`; at least one point, the first is 0.
         cooling_extra: [points] see there.
@@ -34,11 +37,13 @@ class Machine(NamedTuple):
     submit: int
     wake: int
     handover: Ints
+    handover_kept: int
     servers: Ints
     decoder: int
     compute_rate: int
     expert_rate: int
     decode_rate: int
+    arrival: int
     pipelined: bool
     cooling_idle: Ints
     cooling_extra: Ints

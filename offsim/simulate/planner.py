@@ -111,11 +111,12 @@ class Planner:
         columns.demands_to.append(len(columns.kind))
         for expert, count in tokens.items():  # in router order
             on_host = expert in decision.on_host
-            columns.run.append(self._nothing() if on_host else self._duration("expert", count))
-            if expert in asked:
-                columns.load.append(asked[expert])
-            else:
-                columns.load.append(self._fetched.pop((decision.layer, expert), NONE))
+            load = asked.get(expert)
+            if load is None:
+                load = self._fetched.pop((decision.layer, expert), NONE)
+            columns.load.append(load)
+            what = "kept expert" if self._blobs and load != NONE else "expert"
+            columns.run.append(self._nothing() if on_host else self._duration(what, count))
         columns.uses_to.append(len(columns.run))
         for key, left in zip(decision.fetched, decision.displaced, strict=True):
             cost = self._costs.load(*key, _is_next(disk, key))
@@ -179,6 +180,7 @@ class Planner:
             "first": lambda: costs.before_experts_s(0, tokens, earlier),
             "before": lambda: costs.before_experts_s(1, tokens, earlier),
             "expert": lambda: costs.expert_s(tokens),
+            "kept expert": lambda: costs.kept_expert_s(tokens),
             "head": lambda: costs.head_s(tokens),
         }[what]()
         if self._noise is not None:

@@ -16,7 +16,7 @@ from offsim.simulate.clock import UNDISTURBED, served, stretched
 from offsim.simulate.plan import NONE
 
 LOOK, START = 2, 3
-LINK = STAGES.index("link")
+LINK, DECODE = STAGES.index("link"), STAGES.index("device decode")
 
 
 def after(env: simpy.Environment, priority: int) -> simpy.Event:
@@ -43,12 +43,13 @@ class Worker:
     def __init__(self, env: simpy.Environment, rate: int = UNDISTURBED) -> None:
         self.env, self.rate = env, rate
         self._disturbers = 0
-        self._left = self._since = self._turn = 0
+        self._left = self._since = self._began = self._turn = 0
         self._done: Callable[[], None] | None = None
 
     def begin(self, duration: int, done: Callable[[], None]) -> None:
         """Start work that takes `duration` ps when undisturbed, more than 0; `done` at its end."""
-        self._done, self._left, self._since = done, duration, now_of(self.env)
+        self._done, self._left = done, duration
+        self._began = self._since = now_of(self.env)
         self._arm()
 
     def disturb(self) -> None:
@@ -65,6 +66,15 @@ class Worker:
             self._settle(self.rate)
         self._disturbers -= 1
         if not self._disturbers:
+            self._arm()
+
+    def hold(self, duration: int) -> None:
+        """Work takes `duration` ps longer, but for what begins or ends in this instant."""
+        if self._done is None or self._began == now_of(self.env):
+            return
+        self._settle(self.rate if self._disturbers else UNDISTURBED)
+        if self._left:
+            self._left += duration
             self._arm()
 
     def _settle(self, rate: int) -> None:
@@ -165,6 +175,7 @@ class Station:
         stage: index of the stage.
         servers: how many serve.
         handover: ps from a job's arrival to its service where a server stood idle.
+        handover_kept: the same for a job that did not cross the link.
         rate: of the servers, see `Worker`.
         live: all jobs that are on their path, oldest first.
         served: told of a job that has been served here, in whole or in part.
@@ -176,11 +187,13 @@ class Station:
         stage: int,
         servers: int,
         handover: int,
+        handover_kept: int,
         rate: int,
         live: dict[int, Job],
         served: Callable[[Job, int], None],
     ) -> None:
-        self.env, self.stage, self.handover = env, stage, handover
+        self.env, self.stage = env, stage
+        self.handover, self.handover_kept = handover, handover_kept
         self.servers = [Server(env, rate) for _ in range(servers)]
         self.disturbs: list[Worker] = []
         self._live, self._served, self._poked = live, served, False
@@ -200,11 +213,17 @@ class Station:
                 server.fresh = False
                 self._serve_next(server)
         waking = sum(server.waking for server in self.servers)
-        idle = [server for server in self.servers if server.free]
-        for server, _job in zip(idle, list(self._waiting())[waking:], strict=False):
-            if self.handover:
+        for server in self.servers:
+            waiting = list(self._waiting())[waking:]
+            if not waiting:
+                return
+            if not server.free:
+                continue
+            handover = self.handover if waiting[0].stages[LINK] else self.handover_kept
+            if handover:
+                waking += 1
                 server.free, server.waking = False, True
-                callbacks = self.env.timeout(self.handover).callbacks
+                callbacks = self.env.timeout(handover).callbacks
                 assert callbacks is not None
                 callbacks.append(partial(self._awake, server))
             else:

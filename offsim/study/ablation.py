@@ -9,7 +9,12 @@ _NOTHING = Figure(label="ESTIMATED", value=0.0, p10=0.0, p90=0.0, samples=1)
 
 
 def _interference(calibration: Calibration) -> Calibration:
-    free = {"compute_slowdown": 1.0, "expert_slowdown": None, "decode_slowdown": 1.0}
+    free = {
+        "compute_slowdown": 1.0,
+        "expert_slowdown": None,
+        "decode_slowdown": 1.0,
+        "arrival_s": 0.0,
+    }
     codecs = [codec.model_copy(update=free) for codec in calibration.codecs]
     return calibration.model_copy(update={"codecs": codecs})
 

@@ -4,12 +4,13 @@ Parts that are measured one by one do not add up to what they make together: who
 whom else is at work, and a decoder's figures are those of moments in which something could be told
 apart. So those that are hardest to tell apart are corrected by whole steps of the calibration's own
 runs: decoding by prompts that queue for the decoder, what chunks cost it by the same in chunks, and
-how it slows the dense parts of compute by tokens for which experts are fetched ahead. No run that
-is checked has a part in it.
+how it slows the dense parts of compute, and what chunks cost these, by tokens for which experts are
+fetched ahead, whole and in chunks. No run that is checked has a part in it.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from functools import partial
 
 from offsim.calibration.fit import figure, undisturbed_rounds
 from offsim.calibration.schema import Calibration, CodecFigures, Figure
@@ -31,6 +32,12 @@ FIRST_CHUNK = 0.1
 """Of these, tried first."""
 SLOWDOWNS = (1.0, 10.0)
 """Within which a slowdown of compute is sought."""
+ARRIVALS_S = (0.0, 60e-6)
+"""Within which it is sought what a chunk that arrives costs compute, s: a thread wakes."""
+FIRST_ARRIVAL_S = 10e-6
+"""Of these, tried first."""
+AGAIN = 2
+"""Times that slowdown and arrival, of which each depends on the other, are sought."""
 STEP = 1.15
 """To the second value that is tried."""
 TRIES = 4
@@ -53,17 +60,30 @@ class Ran:
     runs: Sequence[Run]
 
 
-def added_up(
-    calibration: Calibration, number: int, queued: Ran, chunked: Ran | None, ahead: Ran
-) -> Calibration:
+@dataclass(frozen=True)
+class Whole:
+    """The runs of a codec whose whole steps count.
+
+    Attributes:
+        queued: in whose prompts loads queue for the decoder.
+        chunked: the same where they come in chunks; None for a decoder before the link.
+        ahead: in whose decode steps something is decoded beside the dense parts.
+        ahead_chunked: the same where it comes in chunks.
+    """
+
+    queued: Ran
+    chunked: Ran | None
+    ahead: Ran
+    ahead_chunked: Ran
+
+
+def added_up(calibration: Calibration, number: int, whole: Whole) -> Calibration:
     """The calibration with some figures of a codec corrected.
 
     Args:
         calibration: of parts.
         number: of the codec in it.
-        queued: runs in whose prompts loads queue for the decoder.
-        chunked: the same where they come in chunks; None for a decoder before the link.
-        ahead: runs in whose decode steps something is decoded beside the dense parts.
+        whole: its runs.
     """
 
     def faster(factor: float) -> Calibration:
@@ -72,9 +92,9 @@ def added_up(
 
     most = MOST_S / calibration.codecs[number].decode_s.value
     speeds = (max(SPEEDS[0], 1 - most), min(SPEEDS[1], 1 + most))
-    speed = _solved(lambda x: _slower(faster(x), queued, PREFILL), 1.0, speeds)
+    speed = _solved(lambda x: _slower(faster(x), whole.queued, PREFILL), 1.0, speeds)
     known = faster(speed)
-    if chunked is not None:
+    if (chunked := whole.chunked) is not None:
         decode_s = known.codecs[number].decode_s.value
 
         def chopped(share: float, known: Calibration = known) -> Calibration:
@@ -83,11 +103,25 @@ def added_up(
         share = _solved(lambda x: _slower(chopped(x), chunked, PREFILL), FIRST_CHUNK, CHUNKS)
         known = chopped(share)
 
-    def slowed(slowdown: float) -> Calibration:
-        return _with(known, number, compute_slowdown=slowdown)
+    return _beside_compute(known, number, whole)
 
-    before = known.codecs[number].compute_slowdown
-    return slowed(_solved(lambda x: _slower(slowed(x), ahead, DECODE), before, SLOWDOWNS))
+
+def _beside_compute(calibration: Calibration, number: int, whole: Whole) -> Calibration:
+    """The calibration with what decoding and arriving cost compute corrected."""
+    slowdown, arrival_s = calibration.codecs[number].compute_slowdown, FIRST_ARRIVAL_S
+
+    def known(slowdown: float, arrival_s: float) -> Calibration:
+        return _with(calibration, number, compute_slowdown=slowdown, arrival_s=arrival_s)
+
+    def slower(ran: Ran, slowdown: float, arrival_s: float) -> float:
+        return _slower(known(slowdown, arrival_s), ran, DECODE)
+
+    for _ in range(AGAIN):
+        by_slowdown = partial(slower, whole.ahead, arrival_s=arrival_s)
+        slowdown = _solved(by_slowdown, slowdown, SLOWDOWNS)
+        by_arrival = partial(slower, whole.ahead_chunked, slowdown)
+        arrival_s = _solved(by_arrival, arrival_s, ARRIVALS_S)
+    return known(slowdown, arrival_s)
 
 
 def _slower(calibration: Calibration, ran: Ran, phase: int) -> float:

@@ -10,12 +10,19 @@ from pathlib import Path
 from typing import Generic
 
 from offsim.calibration.measure import link_figures
-from offsim.calibration.schema import Calibration, CopyFigures, DeviceFigures, Machine
+from offsim.calibration.schema import (
+    Calibration,
+    CodecFigures,
+    CopyFigures,
+    DeviceFigures,
+    Machine,
+)
 from offsim.codec.cuszp_kernels import kernels
 from offsim.runtime.store import ExpertStore
 from offsim.study.adding_up import added_up
 from offsim.study.decoders import DecoderSampler
 from offsim.study.foreseen import ForesightSampler, beside
+from offsim.study.kept import KeptSampler, can_be_kept
 from offsim.study.machine import cpu_name
 from offsim.study.placed import PlacedSampler
 from offsim.study.prepare import Key
@@ -75,9 +82,16 @@ class Calibrator(Generic[Request]):
     ) -> None:
         self.subject, self.effort, self.seed = subject, effort, seed
         self.compute = ComputeSampler(subject, stores["raw", 0.0], effort.tokens)
-        self.codecs = [CodecSampler(subject, store, effort.tokens) for store in stores.values()]
+        self.codecs = {
+            key: CodecSampler(subject, store, effort.tokens) for key, store in stores.items()
+        }
         self.foreseen = {
             key: ForesightSampler(subject, store, effort.tokens) for key, store in stores.items()
+        }
+        self.kept = {
+            key: KeptSampler(subject, store, effort.tokens)
+            for key, store in stores.items()
+            if can_be_kept(store.codec)
         }
         self.placed = (
             PlacedSampler(subject, stores["raw", 0.0], stores.values(), folder)
@@ -91,10 +105,12 @@ class Calibrator(Generic[Request]):
         """Measure everything once more, on prompts that no other round has."""
         effort = self.effort
         self.compute.round(effort.requests, self.seed + self.rounds)
-        for codec in self.codecs:
+        for codec in self.codecs.values():
             codec.round(effort.repeats, self.seed - 1 - self.rounds)
         for foreseen in self.foreseen.values():
             foreseen.round(self.subject.drawn(1, self.seed + self.rounds))
+        for kept in self.kept.values():
+            kept.round(self.subject.drawn(1, self.seed + self.rounds))
         if self.placed is not None:
             self.placed.round(effort.tokens, self.seed - 1 - self.rounds)
         if self.decoders is not None:
@@ -116,7 +132,8 @@ class Calibrator(Generic[Request]):
 
         calibration = made(range(self.rounds))
         if replicates:
-            inners = [*self.compute.inner, *(one for codec in self.codecs for one in codec.inner)]
+            of_codecs = (one for codec in self.codecs.values() for one in codec.inner)
+            inners = [*self.compute.inner, *of_codecs]
             calibration = with_uncertainty(calibration, made, self.rounds, inners, replicates)
         return calibration.model_copy(update={"device": self._device(copied.others)})
 
@@ -135,8 +152,8 @@ class Calibrator(Generic[Request]):
 
     def _made(self, numbers: Sequence[int], copies: Samples) -> Calibration:
         """What some rounds gave, each as often as it is named, and copies over the plain link."""
-        codecs = [drawn(codec, numbers) for codec in self.codecs]
-        overshoot = [s for codec in codecs for part in codec.overshoot for s in part]
+        codecs = {key: drawn(codec, numbers) for key, codec in self.codecs.items()}
+        overshoot = [s for codec in codecs.values() for part in codec.overshoot for s in part]
         link = link_figures(copies, overshoot)
         sampled = drawn(self.compute, numbers)
         compute, handover = sampled.figures()
@@ -146,19 +163,24 @@ class Calibrator(Generic[Request]):
         }
         beside_raw = foresight["raw", 0.0]
         compute = compute.model_copy(update={"foresight": beside_raw})
+
+        def figures_of(key: Key) -> CodecFigures:
+            found, kept = codecs[key].figures(compute), None
+            if key in self.kept:
+                kept = drawn(self.kept[key], numbers).figures(found.decode_slowdown)
+            ahead = beside(foresight[key], beside_raw)
+            return found.model_copy(update={"foresight": ahead, "kept": kept})
+
         made = Calibration(
             machine=this_machine(),
             model=self.subject.facts,
             link=link,
             compute=compute,
             handover=handover,
-            codecs=[
-                codec.figures(compute).model_copy(update={"foresight": beside(ahead, beside_raw)})
-                for codec, ahead in zip(codecs, foresight.values(), strict=True)
-            ],
+            codecs=[figures_of(key) for key in codecs],
         )
-        for number, codec in enumerate(codecs):
-            made = added_up(made, number, *codec.whole)
+        for number, codec in enumerate(codecs.values()):
+            made = added_up(made, number, codec.whole)
         return made if self.placed is None else drawn(self.placed, numbers).added_to(made)
 
 

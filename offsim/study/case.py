@@ -131,6 +131,7 @@ class Case:
                 "compute_slowdown": 1.0,
                 "expert_slowdown": None,
                 "decode_slowdown": 1.0,
+                "arrival_s": 0.0,
             }
 
         case = self._with_codec(free).with_policy(

@@ -36,7 +36,7 @@ from offsim.record.times import StepTimes
 from offsim.runtime.run import Run
 from offsim.runtime.store import ExpertStore
 from offsim.runtime.threads import single_compute_thread
-from offsim.study.adding_up import Ran
+from offsim.study.adding_up import Ran, Whole
 from offsim.study.rounds import InnerRuns, Rounds
 from offsim.study.subject import Request, Subject
 from offsim.trace import DECODE, Trace
@@ -54,11 +54,20 @@ QUEUE_SHARE = 0.75
 decoder on the device: the link is at work all the time, as in a prompt, and the queue grows."""
 QUEUE_TOKENS = 4
 """Of a request of these."""
-AHEAD = {"prefetch": "popularity", "distance": 2}
+HALVED, QUEUED, QUEUED_CHUNKS, AHEAD, AHEAD_CHUNKS = (
+    "halved",
+    "queued",
+    "queued in chunks",
+    "ahead",
+    "ahead in chunks",
+)
+"""The runs of a round: with half of the experts; with none, so that loads queue; and with some, so
+that they are fetched ahead."""
+FETCHING = {"prefetch": "popularity", "distance": 2}
 """The prefetcher of the runs in which dense parts and decoding are side by side: one that fetches
 much, and whose own time hardly depends on anything."""
 CHUNKS = 4
-"""Of a load, in the runs in which loads queue in chunks."""
+"""Of a load, in the runs in which loads move in chunks."""
 AHEAD_SHARE = 4
 """A layer's experts over the slots of these runs."""
 RESIDENT_TOKENS = 16
@@ -203,9 +212,8 @@ class CodecSampler(Generic[Request]):
         self._encode: Rounds[list[float]] = Rounds()
         self._alone: Rounds[list[float]] = Rounds()
         self._unpack: Rounds[list[float]] = Rounds()
-        self._runs: Rounds[list[Run]] = Rounds()
+        self._runs: Rounds[dict[str, Run]] = Rounds()
         self._queue_pace: float | None = None  # the same in all rounds, as is the next one
-        self._ahead = Policy()
         self._profile: Trace | None = None
 
     def round(self, repeats: int, seed: int) -> None:
@@ -227,16 +235,16 @@ class CodecSampler(Generic[Request]):
         self.inner.note(policy, self._pace, run)
         if self._queue_pace is None:
             self._queue_pace = self._pace_of_queues(median(self._alone[0]))
-        policy, pace = part.policy(slots=0), self._queue_pace
-        queued = self.subject.run(part, policy, asked, min(self.tokens, QUEUE_TOKENS), pace)
-        self.inner.note(policy, pace, queued)
-        policy = part.policy(slots=max(1, part.shape.experts // AHEAD_SHARE), **AHEAD)
-        chunked = [] if self.on_host else [self._chopped(part, asked)]
         if self._profile is None:
             self._profile = self.subject.recorded(part, asked, self.tokens).trace
-        ahead = self.subject.run(part, policy, asked, self.tokens, pace, profile=self._profile)
-        self._runs.append([run, queued, ahead, *chunked])
-        self._ahead = policy
+        runs = {HALVED: run}
+        for name, policy in self._whole.items():
+            tokens = self.tokens if policy.prefetch != NONE else min(self.tokens, QUEUE_TOKENS)
+            runs[name] = self.subject.run(
+                part, policy, asked, tokens, self._queue_pace, profile=self._profile
+            )
+        self.inner.note(self._whole[QUEUED], self._queue_pace, runs[QUEUED])
+        self._runs.append(runs)
 
     def figures(self, compute: ComputeFigures) -> CodecFigures:
         """What the undisturbed rounds gave.
@@ -269,28 +277,31 @@ class CodecSampler(Generic[Request]):
         )
 
     @property
-    def whole(self) -> tuple[Ran, Ran | None, Ran]:
-        """The runs in which loads queue, do so in chunks, and are fetched ahead."""
+    def whole(self) -> Whole:
+        """The runs by whose whole steps figures are corrected."""
         assert self._queue_pace is not None, "a round was sampled"
-        still = self._ahead.model_copy(update={"slots": 0, "prefetch": NONE, "distance": 1})
-        chunks = still.model_copy(update={"transfer": self._in_chunks})
-        chunked = [run for runs in self._runs for run in runs[3:]]
-        return (
-            Ran(still, self._queue_pace, [runs[1] for runs in self._runs]),
-            Ran(chunks, self._queue_pace, chunked) if chunked else None,
-            Ran(self._ahead, self._queue_pace, [runs[2] for runs in self._runs]),
-        )
+        ran = {
+            name: Ran(policy, self._queue_pace, [runs[name] for runs in self._runs])
+            for name, policy in self._whole.items()
+        }
+        return Whole(ran[QUEUED], ran.get(QUEUED_CHUNKS), ran[AHEAD], ran[AHEAD_CHUNKS])
 
     @property
-    def _in_chunks(self) -> Transfer:
-        """Loads in CHUNKS parts, as they are in the mean."""
+    def _whole(self) -> dict[str, Policy]:
+        """The policies of these runs, by name."""
+        part = self.subject.resident(self.store)
         places = self.store.shape.layers * self.store.shape.experts
-        return Transfer(chunk_bytes=-(-self.store.nbytes // (CHUNKS * places)))
-
-    def _chopped(self, part: ExpertStore, asked: list[Request]) -> Run:
-        """The run in which loads queue, in chunks."""
-        policy, tokens = part.policy(slots=0, transfer=self._in_chunks), QUEUE_TOKENS
-        return self.subject.run(part, policy, asked, min(self.tokens, tokens), self._queue_pace)
+        chunks = Transfer(chunk_bytes=-(-self.store.nbytes // (CHUNKS * places)))
+        slots = max(1, part.shape.experts // AHEAD_SHARE)
+        found = {
+            QUEUED: part.policy(slots=0),
+            QUEUED_CHUNKS: part.policy(slots=0, transfer=chunks),
+            AHEAD: part.policy(slots=slots, **FETCHING),
+            AHEAD_CHUNKS: part.policy(slots=slots, transfer=chunks, **FETCHING),
+        }
+        if self.on_host:
+            del found[QUEUED_CHUNKS]
+        return found
 
     def _pace_of_queues(self, decode_s: float) -> float:
         """Of the link in the runs in which loads queue, bytes/s."""
@@ -307,16 +318,16 @@ class CodecSampler(Generic[Request]):
             compute, and experts are slowed.
         """
         stage = self._stage
-        turns = [list(decoded(runs[1].record, stage, in_turn=True)) for runs in self._runs]
+        turns = [list(decoded(runs[QUEUED].record, stage, in_turn=True)) for runs in self._runs]
         kept = undisturbed_rounds(list(zip(turns, self._runs, strict=True)), _typical_s)
         dense, experts, woken = [], [], []
-        for _, (halved, queued, ahead, *_chunked) in kept:
-            for run in (halved, queued, ahead):
-                parts = computed(run.record, run.times, stage, compute)
+        for _, runs in kept:
+            for name in (HALVED, QUEUED, AHEAD):
+                parts = computed(runs[name].record, runs[name].times, stage, compute)
                 experts += parts[1]
-                if run is ahead:  # the others decode nothing beside them
+                if name == AHEAD:  # the others decode nothing beside them
                     dense += parts[0]
-            woken += list(decoded(ahead.record, stage, in_turn=False))
+            woken += list(decoded(runs[AHEAD].record, stage, in_turn=False))
         slowed = decode_slowdown(woken)
         seconds = alone([one for turn, _ in kept for one in turn], slowed)
         return seconds, slowed, slowdown(dense), slowdown(experts)

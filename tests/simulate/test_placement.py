@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from offsim.calibration.schema import Calibration, CodecFigures, DiskFigures
+from offsim.calibration.schema import Calibration, CodecFigures, DiskFigures, KeptFigures
 from offsim.errors import InputError
 from offsim.policy.cache import Decision
 from offsim.policy.policy import Policy
@@ -18,7 +18,7 @@ from offsim.simulate.fast.planning import covers
 from offsim.simulate.placement import MOST_TOKENS, best_host_tokens, moving_pays_from
 from offsim.simulate.serving import serve
 from offsim.trace import Trace
-from tests.builders import TOY, calibration, codec_figures, sized, trace_of
+from tests.builders import TOY, calibration, codec_figures, figure, sized, trace_of
 
 from .traffic import lengths, requests_of
 
@@ -122,6 +122,33 @@ def test_compressed_experts_are_decoded_at_each_use_by_hand(engine: Any) -> None
     assert repr(predict(TRACE, policy, figures, 1.0, engine=engine)) == repr(metrics)
     with_room = simulate(TRACE, policy.model_copy(update={"slots": 0}), figures, 1.0)
     assert metrics_of(with_room).hit_rate == 0
+
+
+@pytest.mark.parametrize("engine", ENGINES)
+def test_what_is_decoded_at_each_use_has_figures_of_its_own_by_hand(engine: Any) -> None:
+    # Decoding 1 s behind the link and 0.25 s from the device; an expert takes 0.5 s right after it.
+    # Asking takes a decoder 0.1 s, and what comes over the link 0.3 s and 0.2 s of overshoot.
+    codec = codec_figures(**CUSZP, layers=1, blob_bytes=2, decode_s=1.0)
+    kept = KeptFigures(decode_s=figure(0.25), expert=sized((1, 0.5)))
+    figures = machine(codec.model_copy(update={"kept": kept}))
+    between = {"start_s": figure(0.1), "between_s": figure(0.3)}
+    handover = figures.handover.model_copy(update=between)
+    link = figures.link.model_copy(update={"overshoot_s": figure(0.2)})
+    figures = figures.model_copy(update={"handover": handover, "link": link})
+    policy = Policy(**CUSZP, slots=1, keep="compressed")
+    record = simulate(TRACE, policy, figures, 2.0, engine=engine)
+    # Dense 1 s; 0.1 and 1 s on the link, 0.5 and 1 s for the decoder, then 0.5 s; the second
+    # comes meanwhile, and is decoded 1 s later.
+    assert record.steps[0].end == pytest.approx(1 + 1.1 + 1.5 + 1 + 0.5)
+    assert [round(end - start, 9) for _, path in spans(record, 2) for _, start, end in path] == [
+        0.25,
+        0.25,
+    ]
+    # Dense 1 s, 0.1 and 0.25 s of decoding, 0.5 s, during which the second is decoded, 0.5 s.
+    assert record.steps[2].end - record.steps[2].start == pytest.approx(1 + 0.35 + 0.5 + 0.5)
+    alike = figures.model_copy(update={"codecs": [codec]})
+    unknown = simulate(TRACE, policy, alike, 2.0, engine=engine)
+    assert unknown.steps[2].end - unknown.steps[2].start == pytest.approx(1 + 1.1 + 1 + 1)
 
 
 @pytest.mark.parametrize("engine", ENGINES)

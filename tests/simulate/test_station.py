@@ -54,7 +54,7 @@ def station(
         if job.done[LINK] == job.chunks:
             live.pop(job.number, None)
 
-    return Station(env, LINK, servers, handover, rate_of(1.0), live, served), live
+    return Station(env, LINK, servers, handover, handover, rate_of(1.0), live, served), live
 
 
 def path(link: int, decode: int) -> list[int]:

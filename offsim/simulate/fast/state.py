@@ -24,12 +24,12 @@ NOW, AHEAD, LIVE, FREE, ACTIVE, SERVING, WORKING, LEFT = range(8)
 SINCE, UNTIL, COLD, POKED, NEXT, SCALARS = range(8, 14)
 # Then the machine: numbers as in `offsim.simulate.plan.Machine`. COUNTED: stages that somebody
 # serves; DECODER, LINK: which of these, or NONE; CONTENDED: whether compute and a decoder slow each
-# other down; EVENTS: whether loads keep their rows; COMPUTE_RATE: of what compute does now, either
-# EXPERT_RATE or OTHER_RATE. One a stage: HANDOVER, SERVERS, and WAITING: loads that could be served
-# there now.
+# other down, or the link compute; EVENTS: whether loads keep their rows; COMPUTE_RATE: of what
+# compute does now, either EXPERT_RATE or OTHER_RATE. One a stage: HANDOVER, SERVERS, and WAITING:
+# loads that could be served there now.
 SUBMIT, WAKE, COUNTED, DECODER, LINK, COMPUTE_RATE = range(SCALARS, SCALARS + 6)
 DECODE_RATE, PIPELINED, CONTENDED, EVENTS = range(SCALARS + 6, SCALARS + 10)
-OTHER_RATE, EXPERT_RATE, HANDOVER = range(SCALARS + 10, SCALARS + 13)
+OTHER_RATE, EXPERT_RATE, ARRIVAL, HANDOVER_KEPT, HANDOVER = range(SCALARS + 10, SCALARS + 15)
 SERVERS, WAITING, FIRST_SERVER = (HANDOVER + COUNT * at for at in range(1, 4))
 # Then the servers of the first stage, of the second and so on, with SERVER places each. STATION:
 # the stage that it serves; MODE: one of the three below; FRESH: whether it became idle in this
@@ -77,9 +77,11 @@ def fresh_state(machine: Machine, *, events: bool) -> State:
     place = {stage: at for at, stage in enumerate(used.tolist())}
     decoder = place.get(m.decoder, NONE)
     link = place.get(STAGES.index("link"), NONE)
-    contended = decoder != NONE and {m.compute_rate, m.expert_rate, m.decode_rate} != {UNDISTURBED}
+    rates = {m.compute_rate, m.expert_rate, m.decode_rate}
+    contended = m.arrival > 0 or (decoder != NONE and rates != {UNDISTURBED})
     numbers = [m.submit, m.wake, len(used), decoder, link, m.compute_rate, m.decode_rate]
     numbers += [int(m.pipelined), int(contended), int(events), m.compute_rate, m.expert_rate]
+    numbers += [m.arrival, m.handover_kept]
     each = np.zeros((3, COUNT), np.int64)
     each[:2, : len(used)] = m.handover[used], m.servers[used]
     servers = np.zeros((int(m.servers.sum()), SERVER), np.int64)
@@ -132,7 +134,7 @@ def load_clocks(state: State, machine: Machine, loads: int) -> LoadClocks:
         if loads and (server[STATION], server[MODE]) == (link, BUSY) and server[RUN] > 1:
             number = int(server[JOB]) // ROW
             part = paths[number, link, TIME] // rows[number, CHUNKS]
-            passed = (st[NOW] - server[BEGAN]) // part
+            passed = min((st[NOW] - server[BEGAN]) // part, server[RUN] - 1)  # the last is longer
             if passed:
                 paths[number, link, DONE] += passed
                 paths[number, link, END] = server[BEGAN] + passed * part

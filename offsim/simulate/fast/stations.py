@@ -15,6 +15,7 @@ from offsim.simulate.clock import UNDISTURBED, Ints, served, stretched
 from offsim.simulate.fast.compiled import SURE, compiled
 from offsim.simulate.fast.state import (
     ACTIVE,
+    ARRIVAL,
     ASKED,
     BEGAN,
     BUSY,
@@ -32,6 +33,7 @@ from offsim.simulate.fast.state import (
     FRESH,
     GONE,
     HANDOVER,
+    HANDOVER_KEPT,
     IDLE,
     JOB,
     LEFT,
@@ -157,6 +159,16 @@ def _compute_goes_on(st: Ints, before: int, after: int) -> None:
 
 
 @compiled
+def _compute_is_held(st: Ints, duration: int) -> None:
+    """Compute, if it works, takes `duration` ps longer."""
+    if st[WORKING] and duration:
+        rate = st[COMPUTE_RATE] if st[SERVING] else UNDISTURBED
+        _compute_goes_on(st, rate, rate)
+        st[LEFT] += duration
+        st[UNTIL] = st[NOW] + stretch(st[LEFT], rate)
+
+
+@compiled
 def ends(st: Ints, rows: Ints, live: Ints) -> None:
     """Everything of the stations that ends now."""
     now = st[NOW]
@@ -233,19 +245,38 @@ def _station_starts(st: Ints, rows: Ints, live: Ints, stage: int, first: int, en
             _serve_next(st, rows, live, stage, server)
         waking += st[server + MODE] == WAKING
     waiting = st[WAITING + stage] - waking
+    last = st[COUNTED] - 1 if st[HANDOVER_KEPT] != st[HANDOVER + stage] else NONE
     for place in range(first, end, SERVER):
         server = place & SURE
         if waiting <= 0:
             return
         if st[server + MODE] == IDLE:
             waiting -= 1
-            if st[HANDOVER + stage]:
+            handover = st[HANDOVER + stage]
+            if stage == last and _nth_is_kept(st, rows, live, stage, waking):
+                handover = st[HANDOVER_KEPT]
+            if handover:
+                waking += 1
                 st[server + MODE] = WAKING
-                st[server + ENDS] = st[NOW] + st[HANDOVER + stage]
+                st[server + ENDS] = st[NOW] + handover
                 st[NEXT] = min(st[NEXT], st[server + ENDS])
                 st[ACTIVE] += 1
             else:
                 _serve_next(st, rows, live, stage, server)
+
+
+@compiled
+def _nth_is_kept(st: Ints, rows: Ints, live: Ints, stage: int, nth: int) -> bool:
+    """Whether the nth load that waits here, from 0, is a blob that the device keeps."""
+    if st[LINK] == NONE:
+        return True
+    for place in range(st[LIVE]):
+        load = live[place] & SURE
+        if rows[load + WAITS] >> stage & 1:
+            if not nth:
+                return bool(rows[load + PATH + st[LINK] * STAGE + TIME] == 0)
+            nth -= 1
+    return False
 
 
 @compiled
@@ -306,6 +337,8 @@ def _served(st: Ints, rows: Ints, live: Ints, server: int) -> None:
     rows[load + SERVICES] -= 1
     rows[at + DONE] += st[server + RUN]
     rows[at + END] = now
+    if stage == st[LINK] and rows[at + DONE] == rows[load + CHUNKS] and st[UNTIL] != now:
+        _compute_is_held(st, rows[load + CHUNKS] * st[ARRIVAL])
     last = _go_on(st, rows, load, stage + 1)
     if last and rows[at + DONE] == rows[load + CHUNKS]:
         rows[load + READY] = now
