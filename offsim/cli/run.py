@@ -102,8 +102,8 @@ def run(
         tell("loading the model" if routing is None else "generating experts", 0.0)
         from offsim.codec import codec_named
         from offsim.runtime import check_placement, check_transfer
+        from offsim.study.compute_sampler import resident_layer_s
         from offsim.study.plan import part
-        from offsim.study.samplers import resident_layer_s
         from offsim.study.study import by_place
 
         codec = codec_named(policy.codec)

@@ -3,9 +3,9 @@
 Parts that are measured one by one do not add up to what they make together: who queues is slowed by
 whom else is at work, and a decoder's figures are those of moments in which something could be told
 apart. So those that are hardest to tell apart are corrected by whole steps of the calibration's own
-runs: decoding by prompts that queue for the decoder, what chunks cost it by the same in chunks, and
-how it slows the dense parts of compute, and what chunks cost these, by tokens for which experts are
-fetched ahead, whole and in chunks. No run that is checked has a part in it.
+runs: decoding by prompts that queue for the decoder; how it slows the dense parts of compute, and
+what chunks that arrive cost these, by tokens for which experts are fetched ahead, whole and in
+chunks. No run that is checked has a part in it.
 """
 
 from collections.abc import Callable, Sequence
@@ -26,10 +26,6 @@ MOST_S = 150e-6
 """Nor by more than this: what parts miss are threads that wake and wait for the interpreter, once a
 load. That does not grow with the expert, so that what is left over in the prompts of large experts
 has other causes, such as memory that is touched for the first time."""
-CHUNKS = (0.0, 1.0)
-"""Within which what a further chunk costs a decoder is sought, as a share of `decode_s`."""
-FIRST_CHUNK = 0.1
-"""Of these, tried first."""
 SLOWDOWNS = (1.0, 10.0)
 """Within which a slowdown of compute is sought."""
 ARRIVALS_S = (0.0, 60e-6)
@@ -66,13 +62,11 @@ class Whole:
 
     Attributes:
         queued: in whose prompts loads queue for the decoder.
-        chunked: the same where they come in chunks; None for a decoder before the link.
         ahead: in whose decode steps something is decoded beside the dense parts.
         ahead_chunked: the same where it comes in chunks.
     """
 
     queued: Ran
-    chunked: Ran | None
     ahead: Ran
     ahead_chunked: Ran
 
@@ -93,17 +87,7 @@ def added_up(calibration: Calibration, number: int, whole: Whole) -> Calibration
     most = MOST_S / calibration.codecs[number].decode_s.value
     speeds = (max(SPEEDS[0], 1 - most), min(SPEEDS[1], 1 + most))
     speed = _solved(lambda x: _slower(faster(x), whole.queued, PREFILL), 1.0, speeds)
-    known = faster(speed)
-    if (chunked := whole.chunked) is not None:
-        decode_s = known.codecs[number].decode_s.value
-
-        def chopped(share: float, known: Calibration = known) -> Calibration:
-            return _with(known, number, chunk_s=share * decode_s)
-
-        share = _solved(lambda x: _slower(chopped(x), chunked, PREFILL), FIRST_CHUNK, CHUNKS)
-        known = chopped(share)
-
-    return _beside_compute(known, number, whole)
+    return _beside_compute(faster(speed), number, whole)
 
 
 def _beside_compute(calibration: Calibration, number: int, whole: Whole) -> Calibration:

@@ -20,6 +20,8 @@ from offsim.calibration.schema import (
 from offsim.codec.cuszp_kernels import kernels
 from offsim.runtime.store import ExpertStore
 from offsim.study.adding_up import added_up
+from offsim.study.codec_sampler import CodecSampler
+from offsim.study.compute_sampler import ComputeSampler
 from offsim.study.decoders import DecoderSampler
 from offsim.study.foreseen import ForesightSampler, beside
 from offsim.study.kept import KeptSampler, can_be_kept
@@ -27,7 +29,6 @@ from offsim.study.machine import cpu_name
 from offsim.study.placed import PlacedSampler
 from offsim.study.prepare import Key
 from offsim.study.rounds import drawn
-from offsim.study.samplers import CodecSampler, ComputeSampler
 from offsim.study.subject import Request, Subject
 from offsim.study.transfers import Samples, sweep_device
 from offsim.study.uncertain import REPLICATES, with_uncertainty

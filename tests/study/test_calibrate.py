@@ -17,9 +17,9 @@ from offsim.simulate import simulate
 from offsim.simulate.band import BANDED, band
 from offsim.study import calibrate as module
 from offsim.study.calibrate import Calibrator, Effort
+from offsim.study.compute_sampler import MISS_SECONDS
 from offsim.study.decoders import OWN
 from offsim.study.plan import Plan
-from offsim.study.samplers import MISS_SECONDS
 from offsim.study.study import MODEL, calibrate_alone, check_alone
 from offsim.study.subject import DrivenSubject, ModelSubject
 from offsim.testbed.generated import generated_model
