@@ -20,10 +20,14 @@ from offsim.record.times import StepTimes
 
 Intervals = npt.NDArray[np.float64]
 """[intervals, 2] begin and end, s."""
+Moments = npt.NDArray[np.float64]
+"""[moments] s."""
 INTERRUPTED = 10.0
 """Compute that takes so many times its median was interrupted by something else."""
 MOST_LOST = 0.8
 """Of a second together that a decoder can be said to lose."""
+MOST_HELD = 0.9
+"""The same of compute, which small work in many calls can stop nearly altogether."""
 FEWEST = 8
 """Samples by which a slowdown can be told."""
 LEAST_SPREAD = 0.03
@@ -42,12 +46,14 @@ class Beside:
         together: of these, both worked.
         relative: `seconds` as a multiple of what it takes alone; 0 where that is not known.
         cold: whether compute had stood idle shortly before.
+        arrivals: chunks that came over the link meanwhile.
     """
 
     seconds: float
     together: float
     relative: float = 0.0
     cold: bool = False
+    arrivals: int = 0
 
 
 def decoded(record: RunRecord, stage: Stage, *, in_turn: bool) -> Iterator[Beside]:
@@ -70,7 +76,11 @@ def decoded(record: RunRecord, stage: Stage, *, in_turn: bool) -> Iterator[Besid
 
 
 def computed(
-    record: RunRecord, times: Sequence[StepTimes], stage: Stage, compute: ComputeFigures
+    record: RunRecord,
+    times: Sequence[StepTimes],
+    stage: Stage,
+    compute: ComputeFigures,
+    chunks: int = 1,
 ) -> tuple[list[Beside], list[Beside]]:
     """What compute did, and for how long something was decoded meanwhile.
 
@@ -79,14 +89,15 @@ def computed(
         times: stamps of its steps.
         stage: that decodes.
         compute: what everything takes alone.
+        chunks: in which each load came, about equally spaced.
 
     Returns:
-        Dense parts of decode steps, and experts.
+        Dense parts of decode steps, without asking for what is fetched ahead, and experts.
     """
     dense, experts = [], []
     attention = 0.0 if compute.attention_s is None else compute.attention_s.value
     for step, stamps in zip(record.steps, times, strict=True):
-        decoding = decoding_in(step, stage)
+        decoding, arriving = decoding_in(step, stage), _arriving_in(step, chunks)
         waited = {wait.load.layer for wait in step.waits}
 
         def beside(
@@ -95,10 +106,12 @@ def computed(
             alone: float,
             layer: int,
             decoding: Intervals = decoding,
+            arriving: Moments = arriving,
             waited: set[int] = waited,
         ) -> Beside:
             together = within(start, end, decoding)
-            return Beside(end - start, together, (end - start) / alone, layer in waited)
+            arrived = int(((start < arriving) & (arriving < end)).sum())
+            return Beside(end - start, together, (end - start) / alone, layer in waited, arrived)
 
         for number, layer in enumerate(stamps.layers):
             experts += [
@@ -108,30 +121,44 @@ def computed(
         if stamps.tokens == 1:
             alone = at_size(compute.dense, 1) + attention * stamps.context
             dense += [
-                beside(before.leave, after.enter, alone, number)
+                beside(before.leave + before.fetching, after.enter, alone, number)
                 for number, (before, after) in enumerate(pairwise(stamps.layers))
             ]
     return dense, experts
 
 
 def slowdown(samples: Sequence[Beside]) -> float:
-    """By how much a decoder slows what compute does, at least 1.
+    """By how much a decoder slows what compute does, at least 1; see `interference`."""
+    return interference(samples)[0]
 
-    A plane is laid through what the samples took over the share of it that something was decoded,
-    and over whether compute was cold, by least squares. They take means: where two take turns at
-    something, such as the interpreter lock, one is not slower most of the time but stands still
-    some of the time. The slowdown is 1 where the samples cannot tell.
+
+def interference(samples: Sequence[Beside]) -> tuple[float, float]:
+    """By how much a decoder slows what compute does, at least 1, and what an arrival costs it, s.
+
+    A plane is laid through what the samples lost over how long something was decoded beside them,
+    how many chunks came, and whether compute was cold, by least squares. They take means: where
+    two take turns at something, such as the interpreter lock, one is not slower most of the time
+    but stands still some of the time. 1 and 0 s where the samples cannot tell.
     """
-    if len(samples) < FEWEST:
-        return 1.0
     took = np.array([one.relative for one in samples])
-    shares = np.array([one.together / one.seconds for one in samples])
-    terms = np.column_stack((np.ones_like(took), shares, [one.cold for one in samples]))
-    kept = took < INTERRUPTED * np.median(took)
-    if kept.sum() < FEWEST or shares[kept].std() <= LEAST_SPREAD:
-        return 1.0
-    start, slope, _ = np.linalg.lstsq(terms[kept], took[kept])[0].tolist()
-    return max(1.0, 1 + slope / start) if start > 0 else 1.0
+    kept = took < INTERRUPTED * np.median(took) if len(took) else np.zeros(0, np.bool_)
+    usual = [one for one, usable in zip(samples, kept, strict=True) if usable]
+    if len(usual) < FEWEST:
+        return 1.0, 0.0
+    seconds, together = (
+        np.array([getattr(one, n) for one in usual]) for n in ("seconds", "together")
+    )
+    lost = seconds - seconds / took[kept]
+    arrivals = np.array([float(one.arrivals) for one in usual])
+    told = [(together / seconds).std() > LEAST_SPREAD, bool(arrivals.any())]
+    terms = [
+        np.ones(len(usual)),
+        np.array([float(one.cold) for one in usual]),
+        *(term for term, tells in zip((together, arrivals), told, strict=True) if tells),
+    ]
+    slopes = iter(np.linalg.lstsq(np.column_stack(terms), lost)[0].tolist()[2:])
+    rate, arrival_s = (max(0.0, next(slopes)) if tells else 0.0 for tells in told)
+    return 1 / (1 - min(rate, MOST_HELD)), arrival_s
 
 
 def decode_slowdown(samples: Sequence[Beside]) -> float:
@@ -170,6 +197,15 @@ def _served(step: StepRecord, stage: Stage) -> list[tuple[Span, float]]:
 def decoding_in(step: StepRecord, stage: Stage) -> Intervals:
     """When a stage of a step decoded."""
     return intervals([(span.start, span.end) for span, _ in _served(step, stage)])
+
+
+def _arriving_in(step: StepRecord, chunks: int) -> Moments:
+    """When the chunks of the loads of a step had crossed the link."""
+    spans = [span for load in step.loads for span in load.spans if span.stage == "link"]
+    ends = intervals([(span.start, span.end) for span in spans])
+    shares = np.arange(1, chunks + 1) / chunks
+    moments: Moments = (ends[:, :1] + (ends[:, 1:] - ends[:, :1]) * shares).ravel()
+    return moments
 
 
 def intervals(pairs: Sequence[tuple[float, float]]) -> Intervals:

@@ -196,11 +196,13 @@ class ForesightFigures(Strict):
         distance: layers that it looks ahead.
         seconds: by the tokens of the step: the gates of the layers ahead, if it asks them, and
             naming their experts.
+        fetch_s: compute's own time to ask for one load ahead; None where it is that of any load.
     """
 
     prefetch: str
     distance: int = Field(ge=1)
     seconds: list[SizedFigure] = Field(min_length=1)
+    fetch_s: Seconds | None = None
 
 
 class ComputeFigures(Strict):
@@ -440,6 +442,14 @@ def extra_after(cooling: list[CoolingPoint], idle_s: float) -> float:
     return float(np.interp(idle_s, idle, extra))
 
 
+def nearest_foresight(
+    foresight: Sequence[ForesightFigures], prefetch: str, distance: int
+) -> ForesightFigures | None:
+    """What is known of a prefetcher, at the distance that is nearest; None where nothing is."""
+    known = (one for one in foresight if one.prefetch == prefetch)
+    return min(known, key=lambda one: abs(one.distance - distance), default=None)
+
+
 def foresight_s(
     foresight: Sequence[ForesightFigures],
     prefetch: str,
@@ -450,10 +460,9 @@ def foresight_s(
 
     In proportion to its distance where another one was measured; 0 where none was.
     """
-    known = [one for one in foresight if one.prefetch == prefetch]
-    if not known:
+    nearest = nearest_foresight(foresight, prefetch, distance)
+    if nearest is None:
         return np.zeros(len(sizes))
-    nearest = min(known, key=lambda one: abs(one.distance - distance))
     return at_sizes(nearest.seconds, sizes) * distance / nearest.distance
 
 

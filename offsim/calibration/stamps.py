@@ -31,6 +31,8 @@ UNUSUAL = 3.0
 """So many times the range of their middle half from the median, a layer was interrupted."""
 UNPACK: Stage = "device decode"
 """The stage beside which compute is slower in the runs of experts without compression."""
+FEWEST_FETCHING = 30
+"""Layers that ask for something ahead, by which it can be told what that takes."""
 COLDEST = 0.95
 """Most of a loss that can be left a layer later: caches are warm again within a token or two."""
 Observed = tuple[RunRecord, list[StepTimes]]
@@ -187,13 +189,47 @@ def foresight_figures(
             if not layer.misses
         ]
     )
-    seconds = []
-    for layer in (layer for step in times for layer in step.layers):
-        taken = layer.asked - layer.enter + layer.fetching
-        loads = layer.misses + layer.fetched
-        added = taken - loads * submit_s - at_size(without, layer.tokens)
-        seconds.append((layer.tokens, added))
-    return ForesightFigures(prefetch=prefetch, distance=distance, seconds=by_size(seconds))
+    layers = [layer for step in times for layer in step.layers]
+    added = [
+        layer.asked
+        - layer.enter
+        + layer.fetching
+        - layer.misses * submit_s
+        - at_size(without, layer.tokens)
+        for layer in layers
+    ]
+    single = [
+        (layer.fetched, seconds)
+        for layer, seconds in zip(layers, added, strict=True)
+        if layer.tokens == 1
+    ]
+    fetch_s = _each_fetched_s(single, submit_s)
+    seconds = [
+        (layer.tokens, taken - layer.fetched * fetch_s)
+        for layer, taken in zip(layers, added, strict=True)
+    ]
+    return ForesightFigures(
+        prefetch=prefetch, distance=distance, seconds=by_size(seconds), fetch_s=fetch_s
+    )
+
+
+def _each_fetched_s(samples: Sequence[tuple[int, float]], submit_s: float) -> float:
+    """What each load that is asked for ahead takes compute, s, by least squares.
+
+    Args:
+        samples: how many a layer asked for, and what it took beside its other loads, s.
+        submit_s: what any load takes, if too few samples tell.
+    """
+    taken = np.array([seconds for _, seconds in samples])
+    if sum(fetched > 0 for fetched, _ in samples) < FEWEST_FETCHING:
+        return submit_s
+    low, middle, high = np.quantile(taken, (0.25, 0.5, 0.75))
+    usual = np.abs(taken - middle) <= UNUSUAL * (high - low)
+    fetched = np.array([number for number, _ in samples])[usual]
+    if not fetched.any() or fetched.all():
+        return submit_s
+    slope, _ = np.polyfit(fetched, taken[usual], 1)
+    return max(0.0, float(slope))
 
 
 Loss = tuple[float, float]

@@ -9,9 +9,11 @@ import numpy.typing as npt
 from offsim.calibration.schema import (
     Calibration,
     CodecFigures,
+    ForesightFigures,
     HandoverFigures,
     at_size,
     foresight_s,
+    nearest_foresight,
 )
 from offsim.errors import InputError
 from offsim.policy.policy import Policy
@@ -262,6 +264,7 @@ class Costs:
         points = [(0.0, 0.0), *((point.idle_s, point.extra.value) for point in compute.cooling)]
         return Machine(
             submit=whole(handover.submit_s.value),
+            fetch=whole(self._fetch_s(handover)),
             wake=whole(handover.wake_s.value),
             handover=_ints(between),
             handover_kept=whole(handover.start_s.value),
@@ -291,9 +294,17 @@ class Costs:
 
     def foresight_s(self, tokens: Ints) -> npt.NDArray[np.float64]:
         """What the prefetcher adds to a lookup of steps of so many tokens, [steps] s."""
-        policy = self.policy
-        known = self.codec.foresight or self.calibration.compute.foresight
-        return foresight_s(known, policy.prefetch, policy.distance, tokens)
+        return foresight_s(self._foresight, self.policy.prefetch, self.policy.distance, tokens)
+
+    def _fetch_s(self, handover: HandoverFigures) -> float:
+        """Compute's own time to ask for one load ahead, s."""
+        known = nearest_foresight(self._foresight, self.policy.prefetch, self.policy.distance)
+        return handover.submit_s.value if known is None or known.fetch_s is None else known.fetch_s
+
+    @property
+    def _foresight(self) -> list[ForesightFigures]:
+        """Of prefetchers beside this codec."""
+        return self.codec.foresight or self.calibration.compute.foresight
 
 
 def kinds_of(loads: Sequence[tuple[int, ...]]) -> Kinds:

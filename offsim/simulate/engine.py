@@ -259,7 +259,7 @@ class _Steps:
             awaited.remove(use)
             yield from engine.work(self.run_ps[use], machine.expert_rate)
         for load in range(then, self.loads_to[lookup + 1]):
-            yield from engine.work(machine.submit)
+            yield from engine.work(machine.fetch)
             self._drop_for(load)
             job = self._job(load, urgent=False)
             engine.bringing[job.number] = job

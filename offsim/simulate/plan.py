@@ -17,6 +17,7 @@ class Machine(NamedTuple):
 
     Attributes:
         submit: compute's own time to ask for one load.
+        fetch: the same for one that is fetched ahead.
         wake: from the end of a load to compute going on.
         handover: [stages] from a job's arrival to its service where the station stood idle.
         handover_kept: the same at the device's decoder, for a blob that the device keeps.
@@ -35,6 +36,7 @@ class Machine(NamedTuple):
     """
 
     submit: int
+    fetch: int
     wake: int
     handover: Ints
     handover_kept: int

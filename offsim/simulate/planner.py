@@ -115,13 +115,18 @@ class Planner:
             if load is None:
                 load = self._fetched.pop((decision.layer, expert), NONE)
             columns.load.append(load)
-            what = "kept expert" if self._blobs and load != NONE else "expert"
+            what = "kept expert" if load != NONE and self._passes(decision, expert) else "expert"
             columns.run.append(self._nothing() if on_host else self._duration(what, count))
         columns.uses_to.append(len(columns.run))
         for key, left in zip(decision.fetched, decision.displaced, strict=True):
             cost = self._costs.load(*key, _is_next(disk, key))
             self._fetched[key] = self._add_load(cost, left)
         columns.loads_to.append(len(columns.kind))
+
+    def _passes(self, decision: Decision, expert: int) -> bool:
+        """Whether an expert is decoded from a blob that is there into a place that is not kept."""
+        tier = decision.decoded
+        return self._blobs and (tier is None or expert in tier.staged)
 
     def _demands(
         self, lookup: Lookup, decision: Decision, tokens: Counter[int], disk: deque[Key]

@@ -3,14 +3,12 @@
 Parts that are measured one by one do not add up to what they make together: who queues is slowed by
 whom else is at work, and a decoder's figures are those of moments in which something could be told
 apart. So those that are hardest to tell apart are corrected by whole steps of the calibration's own
-runs: decoding by prompts that queue for the decoder; how it slows the dense parts of compute, and
-what chunks that arrive cost these, by tokens for which experts are fetched ahead, whole and in
-chunks. No run that is checked has a part in it.
+runs: decoding by prompts that queue for the decoder, and how it slows the dense parts of compute by
+tokens for which experts are fetched ahead. No run that is checked has a part in it.
 """
 
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import partial
 
 from offsim.calibration.fit import figure, undisturbed_rounds
 from offsim.calibration.schema import Calibration, CodecFigures, Figure
@@ -20,20 +18,16 @@ from offsim.runtime.run import Run
 from offsim.simulate.again import again
 from offsim.trace import DECODE, PREFILL
 
-SPEEDS = (0.5, 2.0)
-"""Within which the time of decoding may be corrected, as multiples of what was measured."""
+SPEEDS = (1.0, 2.0)
+"""Within which the time of decoding may be corrected, as multiples of what was measured: upwards
+only, since what parts miss is time that nobody was seen to take. Prompts that take less than their
+parts have another cause, such as experts that are computed where caches still hold them."""
 MOST_S = 150e-6
 """Nor by more than this: what parts miss are threads that wake and wait for the interpreter, once a
 load. That does not grow with the expert, so that what is left over in the prompts of large experts
 has other causes, such as memory that is touched for the first time."""
 SLOWDOWNS = (1.0, 10.0)
 """Within which a slowdown of compute is sought."""
-ARRIVALS_S = (0.0, 60e-6)
-"""Within which it is sought what a chunk that arrives costs compute, s: a thread wakes."""
-FIRST_ARRIVAL_S = 10e-6
-"""Of these, tried first."""
-AGAIN = 2
-"""Times that slowdown and arrival, of which each depends on the other, are sought."""
 STEP = 1.15
 """To the second value that is tried."""
 TRIES = 4
@@ -56,28 +50,14 @@ class Ran:
     runs: Sequence[Run]
 
 
-@dataclass(frozen=True)
-class Whole:
-    """The runs of a codec whose whole steps count.
-
-    Attributes:
-        queued: in whose prompts loads queue for the decoder.
-        ahead: in whose decode steps something is decoded beside the dense parts.
-        ahead_chunked: the same where it comes in chunks.
-    """
-
-    queued: Ran
-    ahead: Ran
-    ahead_chunked: Ran
-
-
-def added_up(calibration: Calibration, number: int, whole: Whole) -> Calibration:
+def added_up(calibration: Calibration, number: int, queued: Ran, ahead: Ran) -> Calibration:
     """The calibration with some figures of a codec corrected.
 
     Args:
         calibration: of parts.
         number: of the codec in it.
-        whole: its runs.
+        queued: runs in whose prompts loads queue for the decoder.
+        ahead: runs in whose decode steps something is decoded beside the dense parts.
     """
 
     def faster(factor: float) -> Calibration:
@@ -86,26 +66,14 @@ def added_up(calibration: Calibration, number: int, whole: Whole) -> Calibration
 
     most = MOST_S / calibration.codecs[number].decode_s.value
     speeds = (max(SPEEDS[0], 1 - most), min(SPEEDS[1], 1 + most))
-    speed = _solved(lambda x: _slower(faster(x), whole.queued, PREFILL), 1.0, speeds)
-    return _beside_compute(faster(speed), number, whole)
+    speed = _solved(lambda x: _slower(faster(x), queued, PREFILL), 1.0, speeds)
+    known = faster(speed)
 
+    def slowed(slowdown: float) -> Calibration:
+        return _with(known, number, compute_slowdown=slowdown)
 
-def _beside_compute(calibration: Calibration, number: int, whole: Whole) -> Calibration:
-    """The calibration with what decoding and arriving cost compute corrected."""
-    slowdown, arrival_s = calibration.codecs[number].compute_slowdown, FIRST_ARRIVAL_S
-
-    def known(slowdown: float, arrival_s: float) -> Calibration:
-        return _with(calibration, number, compute_slowdown=slowdown, arrival_s=arrival_s)
-
-    def slower(ran: Ran, slowdown: float, arrival_s: float) -> float:
-        return _slower(known(slowdown, arrival_s), ran, DECODE)
-
-    for _ in range(AGAIN):
-        by_slowdown = partial(slower, whole.ahead, arrival_s=arrival_s)
-        slowdown = _solved(by_slowdown, slowdown, SLOWDOWNS)
-        by_arrival = partial(slower, whole.ahead_chunked, slowdown)
-        arrival_s = _solved(by_arrival, arrival_s, ARRIVALS_S)
-    return known(slowdown, arrival_s)
+    before = known.codecs[number].compute_slowdown
+    return slowed(_solved(lambda x: _slower(slowed(x), ahead, DECODE), before, SLOWDOWNS))
 
 
 def _slower(calibration: Calibration, ran: Ran, phase: int) -> float:

@@ -181,7 +181,7 @@ class Calibrator(Generic[Request]):
             codecs=[figures_of(key) for key in codecs],
         )
         for number, codec in enumerate(codecs.values()):
-            made = added_up(made, number, codec.whole)
+            made = added_up(made, number, *codec.whole)
         return made if self.placed is None else drawn(self.placed, numbers).added_to(made)
 
 

@@ -6,7 +6,15 @@ from typing import Generic
 
 from offsim.calibration.fit import figure, summed, undisturbed_rounds
 from offsim.calibration.measure import timed
-from offsim.calibration.overlap import Beside, alone, computed, decode_slowdown, decoded, slowdown
+from offsim.calibration.overlap import (
+    Beside,
+    alone,
+    computed,
+    decode_slowdown,
+    decoded,
+    interference,
+    slowdown,
+)
 from offsim.calibration.schema import CodecFigures, ComputeFigures, Figure
 from offsim.calibration.stamps import overshoots, undisturbed
 from offsim.codec import encode
@@ -17,7 +25,7 @@ from offsim.record.events import Stage
 from offsim.runtime.run import Run
 from offsim.runtime.store import ExpertStore
 from offsim.runtime.threads import single_compute_thread
-from offsim.study.adding_up import Ran, Whole
+from offsim.study.adding_up import Ran
 from offsim.study.rounds import InnerRuns, Rounds
 from offsim.study.subject import Request, Subject
 from offsim.trace import Trace
@@ -119,7 +127,7 @@ class CodecSampler(Generic[Request]):
         store, codec = self.store, self.store.codec
         blobs = [blob for row in store.blobs for one in row for blob in one.blobs]
         woken = summed([s for kept in undisturbed_rounds(self._alone, median) for s in kept])
-        seconds, slowed, dense, experts = self._beside(compute)
+        seconds, slowed, (dense, arrival), experts = self._beside(compute)
         return CodecFigures(
             label="MEASURED",
             codec=str(codec),
@@ -137,19 +145,20 @@ class CodecSampler(Generic[Request]):
             chunk_s=0.0 if self.on_host else self._chunk_s(slowed),
             unpack_s=_figure_of(self._unpack) if self.on_host else None,
             compute_slowdown=dense,
+            arrival_s=arrival,
             expert_slowdown=experts,
             decode_slowdown=slowed,
         )
 
     @property
-    def whole(self) -> Whole:
-        """The runs by whose whole steps figures are corrected."""
-        queued, ahead, ahead_chunked = (
+    def whole(self) -> tuple[Ran, Ran]:
+        """The runs by whose whole steps figures are corrected: queued, and ahead."""
+        queued, ahead = (
             Ran(policy, self._pace_of(policy), [runs[name] for runs in self._runs])
             for name, policy in self._whole.items()
-            if name != QUEUED_CHUNKS
+            if name in (QUEUED, AHEAD)
         )
-        return Whole(queued, ahead, ahead_chunked)
+        return queued, ahead
 
     @property
     def _whole(self) -> dict[str, Policy]:
@@ -187,27 +196,30 @@ class CodecSampler(Generic[Request]):
         shape = self.store.shape
         return shape.bytes if self.on_host else self.store.nbytes // (shape.layers * shape.experts)
 
-    def _beside(self, compute: ComputeFigures) -> tuple[list[float], float, float, float]:
+    def _beside(
+        self, compute: ComputeFigures
+    ) -> tuple[list[float], float, tuple[float, float], float]:
         """Seconds of experts decoded right after one another, and slowdowns.
 
         Returns:
-            The seconds, as if compute stood still; and by how much decoding, the dense parts of
-            compute, and experts are slowed.
+            The seconds, as if compute stood still; by how much decoding is slowed; the dense parts
+            of compute, and what a chunk that arrives costs these, s; and experts.
         """
         stage = self._stage
         turns = [list(decoded(runs[QUEUED].record, stage, in_turn=True)) for runs in self._runs]
         kept = undisturbed_rounds(list(zip(turns, self._runs, strict=True)), _typical_s)
         dense, experts, woken = [], [], []
         for _, runs in kept:
-            for name in (HALVED, QUEUED, AHEAD):
-                parts = computed(runs[name].record, runs[name].times, stage, compute)
+            for name in (HALVED, QUEUED, AHEAD, AHEAD_CHUNKS):
+                run, chunks = runs[name], CHUNKS if name == AHEAD_CHUNKS else 1
+                parts = computed(run.record, run.times, stage, compute, chunks)
                 experts += parts[1]
-                if name == AHEAD:  # the others decode nothing beside them
+                if name in (AHEAD, AHEAD_CHUNKS):  # in the others nothing comes beside them
                     dense += parts[0]
             woken += list(decoded(runs[AHEAD].record, stage, in_turn=False))
         slowed = decode_slowdown(woken)
         seconds = alone([one for turn, _ in kept for one in turn], slowed)
-        return seconds, slowed, slowdown(dense), slowdown(experts)
+        return seconds, slowed, interference(dense), slowdown(experts)
 
     def _chunk_s(self, slowed: float) -> float:
         """What a further chunk costs the decoder, s: chunks held against whole loads."""

@@ -11,6 +11,7 @@ from offsim.calibration.overlap import (
     computed,
     decode_slowdown,
     decoded,
+    interference,
     slowdown,
 )
 from offsim.record import Load, RunRecord, Span, StepRecord, Wait
@@ -50,7 +51,8 @@ def test_compute_is_held_against_what_it_takes_alone() -> None:
     ]
     record = RunRecord("MEASURED", [step()])
     dense, experts = computed(record, [StepTimes(1, 0.0, layers, 20.0)], "device decode", figures)
-    assert dense == [Beside(4.0, 1.0, 2.0, cold=True)]
+    # Of the links' ends, at 1, 2 and 9 s, the last one is in the dense part.
+    assert dense == [Beside(4.0, 1.0, 2.0, cold=True, arrivals=1)]
     assert experts == [
         Beside(1.0, 1.0, 2.0, cold=True),
         Beside(0.5, 0.0, 1.0, cold=True),
@@ -67,13 +69,39 @@ def drawn(shares: Sequence[float], seconds: Sequence[float]) -> list[Beside]:
 def test_how_compute_is_slowed_is_found_again(factor: float) -> None:
     rng = np.random.default_rng(0)
     shares, cold = rng.random(300), rng.random(300) < 0.5
-    took = 2.0 * (1 + (factor - 1) * shares + 0.5 * cold) * rng.normal(1, 0.05, 300)
+    took = 2.0 * (1 + 0.5 * cold) / (1 - shares * (1 - 1 / factor)) * rng.normal(1, 0.05, 300)
     took[:5] *= 100  # interrupted by something else
     samples = [
         Beside(one.seconds, one.together, one.relative, bool(was))
         for one, was in zip(drawn(shares.tolist(), took.tolist()), cold, strict=True)
     ]
     assert slowdown(samples) == pytest.approx(factor, rel=0.05)
+
+
+def test_asking_ahead_is_no_part_of_what_is_slowed_and_chunks_are_equally_spaced() -> None:
+    figures = calibration(codec_figures()).compute
+    figures = figures.model_copy(update={"dense": sized((1, 2.0))})
+    layers = [LayerTimes(1, 0.0, leave=4.0, fetching=1.0), LayerTimes(1, 9.5, leave=14.0)]
+    made = StepRecord(0, DECODE, 0.0, 20.0)
+    made.loads[:] = [Load(0, 0, 80, 0.0, [Span("link", 1.0, 9.0)])]
+    times = [StepTimes(1, 0.0, layers, 20.0)]
+    dense, _ = computed(RunRecord("MEASURED", [made]), times, "device decode", figures, chunks=4)
+    assert dense == [Beside(4.5, 0.0, 2.25, arrivals=2)]  # of 3, 5, 7 and 9 s: 7 and 9
+
+
+def test_what_arrivals_cost_is_told_apart_from_decoding() -> None:
+    rng = np.random.default_rng(1)
+    together, arrivals = rng.random(400), rng.integers(0, 4, 400)
+    took = (2.0 + 0.5 * together + 0.1 * arrivals) * rng.normal(1, 0.02, 400)
+    samples = [
+        Beside(seconds, beside, seconds / 2.0, arrivals=int(came))
+        for seconds, beside, came in zip(took, together, arrivals, strict=True)
+    ]
+    slowed, arrival_s = interference(samples)
+    assert slowed == pytest.approx(2.0, rel=0.05)
+    assert arrival_s == pytest.approx(0.1, rel=0.1)
+    none = [Beside(one.seconds, one.together, one.relative) for one in samples]
+    assert interference(none)[1] == 0.0
 
 
 def test_a_slowdown_is_one_where_the_samples_cannot_tell() -> None:

@@ -176,6 +176,19 @@ def test_foresight_is_what_dispatch_takes_longer() -> None:
     made = foresight_figures("gate", 2, times, resident, submit_s=0.1)
     assert (made.prefetch, made.distance) == ("gate", 2)
     assert [(p.size, p.seconds.value) for p in made.seconds] == [(1, pytest.approx(0.6))]
+    assert made.fetch_s == pytest.approx(0.1), "all layers fetch as much: as for any load"
+
+
+def test_what_a_load_that_is_fetched_ahead_takes_is_told_from_layers_that_fetch_more() -> None:
+    """A lookup takes 0.25, and 0.3 more; each load ahead takes 0.2, which others do not."""
+    resident = [resident_step(50.0 * n) for n in range(24)]
+    times = [resident_step(50.0 * n) for n in range(24)]
+    for number, layer in enumerate(layer for step in times for layer in step.layers):
+        layer.fetched = number % 3
+        layer.asked, layer.fetching = layer.asked + 0.3, 0.2 * layer.fetched
+    made = foresight_figures("gate", 1, times, resident, submit_s=0.1)
+    assert made.fetch_s == pytest.approx(0.2)
+    assert [(p.size, p.seconds.value) for p in made.seconds] == [(1, pytest.approx(0.3))]
 
 
 def test_hand_overs_are_the_gaps_between_stages() -> None:

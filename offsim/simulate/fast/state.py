@@ -29,7 +29,7 @@ SINCE, UNTIL, COLD, POKED, NEXT, SCALARS = range(8, 14)
 # loads that could be served there now.
 SUBMIT, WAKE, COUNTED, DECODER, LINK, COMPUTE_RATE = range(SCALARS, SCALARS + 6)
 DECODE_RATE, PIPELINED, CONTENDED, EVENTS = range(SCALARS + 6, SCALARS + 10)
-OTHER_RATE, EXPERT_RATE, ARRIVAL, HANDOVER_KEPT, HANDOVER = range(SCALARS + 10, SCALARS + 15)
+OTHER_RATE, EXPERT_RATE, ARRIVAL, HANDOVER_KEPT, FETCH, HANDOVER = range(SCALARS + 10, SCALARS + 16)
 SERVERS, WAITING, FIRST_SERVER = (HANDOVER + COUNT * at for at in range(1, 4))
 # Then the servers of the first stage, of the second and so on, with SERVER places each. STATION:
 # the stage that it serves; MODE: one of the three below; FRESH: whether it became idle in this
@@ -81,7 +81,7 @@ def fresh_state(machine: Machine, *, events: bool) -> State:
     contended = m.arrival > 0 or (decoder != NONE and rates != {UNDISTURBED})
     numbers = [m.submit, m.wake, len(used), decoder, link, m.compute_rate, m.decode_rate]
     numbers += [int(m.pipelined), int(contended), int(events), m.compute_rate, m.expert_rate]
-    numbers += [m.arrival, m.handover_kept]
+    numbers += [m.arrival, m.handover_kept, m.fetch]
     each = np.zeros((3, COUNT), np.int64)
     each[:2, : len(used)] = m.handover[used], m.servers[used]
     servers = np.zeros((int(m.servers.sum()), SERVER), np.int64)

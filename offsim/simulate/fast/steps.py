@@ -35,6 +35,7 @@ from offsim.simulate.fast.state import (
     COUNTED,
     END,
     EXPERT_RATE,
+    FETCH,
     FREE,
     LIVE,
     NEVER,
@@ -210,7 +211,7 @@ def as_before(st: Ints, memory: Memory, place: int, lates: Ints, stall: Ints, st
 def fetch_ahead(plan: Plan, s: State, first: int, last: int) -> None:
     """Ask for what is fetched ahead once a layer is done."""
     for load in range(first, last):
-        work(s.st, s.rows, s.live, s.st[SUBMIT])
+        work(s.st, s.rows, s.live, s.st[FETCH])
         drop_for(plan, s, load, load + 1)
         ask_for(plan, s, load, False)
 

@@ -20,6 +20,7 @@ def machines(draw: st.DrawFn) -> Machine:
     slowdowns = st.sampled_from([1.0, 1.0, 1.3, 2.0, 3.7])
     return Machine(
         submit=draw(small),
+        fetch=draw(small),
         wake=draw(small),
         handover=np.array([draw(small) for _ in STAGES]),
         handover_kept=draw(small),

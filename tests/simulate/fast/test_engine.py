@@ -89,7 +89,7 @@ def test_nothing_is_remembered_of_a_server_that_stopped_in_this_instant(
     )
     stages, nothing = np.ones(5, np.int64), np.zeros(1, np.int64)
     machine = Machine(
-        0, 0, 5 * stages, 5, stages, 4, *3 * (UNDISTURBED,), 0, False, nothing, nothing, 0.0
+        0, 0, 0, 5 * stages, 5, stages, 4, *3 * (UNDISTURBED,), 0, False, nothing, nothing, 0.0
     )
     clocks = engine(machine, events=False).advance(plan)
     assert clocks.end.tolist() == [15, 25, 35, 45]
@@ -99,7 +99,7 @@ def test_rows_are_added_only_where_too_few_are_free() -> None:
     """Serving goes on a step at a time, thousands of times with one state."""
     stages, nothing = np.ones(5, np.int64), np.zeros(1, np.int64)
     machine = Machine(
-        0, 0, 5 * stages, 5, stages, 4, *3 * (UNDISTURBED,), 0, False, nothing, nothing, 0.0
+        0, 0, 0, 5 * stages, 5, stages, 4, *3 * (UNDISTURBED,), 0, False, nothing, nothing, 0.0
     )
     state = with_rows(fresh_state(machine, events=False), 5)
     assert with_rows(state, 5) is state
