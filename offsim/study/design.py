@@ -56,10 +56,10 @@ class Part:
         name: of the part.
         storages: codecs and bounds.
         subject: makes the model; takes a while.
-        effort: of the calibration.
+        effort: of the calibration, in rounds.
         requests: that are checked.
         tokens: of each.
-        repeats: of each policy.
+        repeats: of each policy after each round but the first.
     """
 
     name: str
@@ -127,8 +127,8 @@ SMALL = (("raw", 0.0), ("cuszp", 2.0**-5), ("cuszp", 2.0**-4), ("sz3", 2.0**-5))
 LARGE = (("raw", 0.0), ("cuszp", 2.0**-8), ("cuszp", 2.0**-7))
 """Of generated experts, whose weights have a standard deviation of 0.02."""
 PARTS = (
-    Part("embedded", SMALL, embedded, FULL, 2, 20, 9),
-    Part("experts-1.6MB", LARGE, lambda: driven(512, 512), replace(FULL, tokens=16), 2, 20, 7),
-    Part("experts-17MB", LARGE, lambda: driven(1024, 2816), replace(QUICK, rounds=5), 1, 12, 5),
+    Part("embedded", SMALL, embedded, replace(FULL, rounds=10), 2, 20, 3),
+    Part("experts-1.6MB", LARGE, lambda: driven(512, 512), replace(FULL, tokens=16), 2, 20, 2),
+    Part("experts-17MB", LARGE, lambda: driven(1024, 2816), replace(QUICK, rounds=8), 1, 12, 1),
 )
 """The embedded model as it is, and its routing on experts of 1.6 and 17 MB."""

@@ -117,11 +117,13 @@ def checked(one: Part, number: int, out: Path, progress: Progress) -> pd.DataFra
     calibrator.round()
     scenarios = one.scenarios(subject.facts, pace(calibrator.result()))
     checker = Checker(subject, scenarios, stores, asked, one.tokens, profile)
-    for repeat in range(one.repeats):
-        begin, end = (0.15 + 0.8 * at / one.repeats for at in (repeat, repeat + 1))
-        named(f"calibrating again, {repeat + 1} of {one.repeats}", begin)
+    more = one.effort.rounds - 1
+    for done in range(more):
+        begin, end = (0.15 + 0.8 * at / more for at in (done, done + 1))
+        named(f"calibrating again, {done + 1} of {more}", begin)
         calibrator.round()
-        checker.repeat(part(named, begin + 0.2 * (end - begin), end))
+        for _ in range(one.repeats):
+            checker.repeat(part(named, begin + 0.4 * (end - begin), end))
     calibration = calibrator.result(REPLICATES)
     write_yaml(out / "repetitions" / f"{one.name}-{number + 1}.yaml", calibration)
     table = comparison(checker.compare(recordings, calibration))

@@ -57,9 +57,9 @@ EMBEDDED = (("raw", 0.0), ("cuszp", 2.0**-5))
 GENERATED = (("raw", 0.0), ("cuszp", 2.0**-8))
 PLACED = replace(FULL, placed=True)
 PLACED_PARTS = (
-    PlacedPart("placed-embedded", EMBEDDED, embedded, PLACED, 2, 20, 9),
+    PlacedPart("placed-embedded", EMBEDDED, embedded, replace(PLACED, rounds=10), 2, 20, 1),
     PlacedPart(
-        "placed-1.6MB", GENERATED, lambda: driven(512, 512), replace(PLACED, tokens=16), 2, 20, 7
+        "placed-1.6MB", GENERATED, lambda: driven(512, 512), replace(PLACED, tokens=16), 2, 20, 1
     ),
 )
 """The embedded model, and its routing on experts of 1.6 MB."""

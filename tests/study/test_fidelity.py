@@ -75,7 +75,7 @@ def tiny() -> DrivenSubject:
     return DrivenSubject(model, foreseen(trace_of(steps), 2))
 
 
-TINY = Part("tiny", (("raw", 0.0), ("cuszp", 2.0**-8)), tiny, Effort(2, 1, 4, 2), 1, 6, 2)
+TINY = Part("tiny", (("raw", 0.0), ("cuszp", 2.0**-8)), tiny, Effort(3, 1, 4, 2), 1, 6, 1)
 
 
 def test_a_part_is_run_for_real_and_its_decisions_are_those_predicted(tmp_path: Path) -> None:
