@@ -1,20 +1,33 @@
 """A machine that differs: figures of a calibration set to other values, or multiplied."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Mapping
+from functools import partial
+from math import isfinite
 from typing import Any
 
-from pydantic import ValidationError
+from pydantic import BaseModel, ValidationError
 
-from offsim.calibration.schema import Calibration, CodecFigures
-from offsim.calibration.uncertainty import changed, floats
+from offsim.calibration.schema import (
+    Calibration,
+    CodecFigures,
+    CoolingPoint,
+    Figure,
+    ForesightFigures,
+    SizedFigure,
+)
 from offsim.errors import InputError
 from offsim.files import first_problem
 
 TIMES = ".times"
-PARTS = frozenset({"link", "compute", "handover", "codecs", "disk"})
-IDLE = frozenset({"copies", "residual", "ratio", "largest_error", "bound", "encode_s", "sampled"})
-"""Figures by which no simulation goes; to change one would change nothing."""
-BLOBS = "blob_bytes"
+PARTS = ("codecs", "compute", "disk", "handover", "link")
+IDLE = {"bound", "copies", "encode_s", "largest_error", "matrix_bytes", "ratio", "residual"}
+"""Figures by which no simulation goes: another value would change nothing."""
+CODECS, BLOBS, MATRICES = PARTS[0], "blob_bytes", "matrix_bytes"
+DECODE, ALONE = "decode_s", "alone_s"
+TIMED: dict[Any, str] = {SizedFigure: "seconds", CoolingPoint: "extra", ForesightFigures: "seconds"}
+"""Rows of tables, and which of their fields is the time."""
+Change = Callable[[Any], Any]
+"""Of a figure into another one."""
 
 
 def overridden(calibration: Calibration, hardware: Mapping[str, float]) -> Calibration:
@@ -23,10 +36,9 @@ def overridden(calibration: Calibration, hardware: Mapping[str, float]) -> Calib
     Args:
         calibration: of a machine.
         hardware: by path. `link.bytes_per_s` sets a number; `link.bytes_per_s.times` multiplies
-            it, or all numbers of the table or part that the path names. A codec is named in place
-            of its number, `codecs.cuszp.decode_s`, and stands for all of its bounds; `*` for all
-            codecs. With `decode_s` goes `alone_s`. `codecs.cuszp.blob_bytes.times` makes blobs
-            larger or smaller.
+            it, or all times of a table. A codec is called by its name, `codecs.cuszp.decode_s`,
+            which stands for all of its bounds; `*` for all codecs. What sets `decode_s` changes
+            `alone_s` in proportion. `codecs.cuszp.blob_bytes.times` makes blobs larger or smaller.
 
     Raises:
         InputError: there is no such figure, no simulation goes by it, a table is to be one number,
@@ -42,101 +54,97 @@ def _changed(calibration: Calibration, path: str, value: float) -> Calibration:
     parts = name.split(".")
     if parts[0] not in PARTS or IDLE.intersection(parts):
         raise InputError(
-            f"hardware.{path}: no simulation goes by {name}; change figures of "
-            f"{', '.join(sorted(PARTS))}"
+            f"hardware.{path}: no simulation goes by {name}; change a figure of {', '.join(PARTS)}"
         )
-    if multiplied and not value > 0:
+    if multiplied and not (value > 0 and isfinite(value)):
         raise InputError(f"hardware.{path} is {value:g}; a multiple is above 0")
-    if parts[-1] == BLOBS:
-        return _with_blobs(calibration, parts, path, value, multiplied)
-    known = floats(calibration)
-    places = [one for one in _numbered(calibration, parts) if (one in known) or _below(known, one)]
-    if not places:
-        raise InputError(
-            f"hardware.{path}: the calibration has no figure {name}; docs/formats.md names them"
-        )
-    values: dict[str, float] = {}
-    for place in places:
-        values |= _values(known, place, value, multiplied, path)
-    for at, number in values.items():
-        _check(calibration, at, number, path)
-    return changed(calibration, values)
-
-
-def _values(
-    known: Mapping[str, float], place: str, value: float, multiplied: bool, path: str
-) -> dict[str, float]:
-    """New numbers by their paths in the file."""
-    paths = [place] if place in known else _below(known, place)
-    if not multiplied and len(paths) > 1:
-        raise InputError(
-            f"hardware.{path} is {len(paths)} numbers; multiply them with hardware.{path}{TIMES}"
-        )
-    found = {at: known[at] * value if multiplied else value for at in paths}
-    for at in list(found):
-        if not at.startswith("codecs.") or not at.endswith(".decode_s.value"):
-            continue
-        alone = at.replace(".decode_s.", ".alone_s.")
-        if alone in known and known[at]:
-            found.setdefault(alone, known[alone] * found[at] / known[at])
-    return found
-
-
-def _below(known: Mapping[str, float], place: str) -> list[str]:
-    return [at for at in known if at.startswith(f"{place}.")]
-
-
-def _numbered(calibration: Calibration, parts: list[str]) -> Iterator[str]:
-    """Paths with the numbers of the codecs that a name stands for."""
-    if parts[0] != "codecs" or len(parts) < 2:
-        yield ".".join(parts)
-        return
-    for number in _codecs(calibration, parts[1]):
-        yield ".".join(("codecs", str(number), *parts[2:]))
-
-
-def _codecs(calibration: Calibration, name: str) -> list[int]:
-    codecs = calibration.codecs
-    return [n for n, one in enumerate(codecs) if name in {"*", one.codec, str(n)}]
-
-
-def _check(calibration: Calibration, at: str, number: float, path: str) -> None:
-    """Refuse a number that the schema does not allow there."""
-    *above, last = at.split(".")
-    part: Any = calibration
-    for name in above:
-        part = part[int(name)] if isinstance(part, list) else getattr(part, name)
-    if isinstance(part, CodecFigures):
-        part = part.model_copy(update={BLOBS: [], "matrix_bytes": None})  # not looked at again
+    change: Change = partial(_scaled if multiplied else _set, value)
     try:
-        type(part).model_validate({**dict(part), last: number})
+        if parts[0] != CODECS:
+            new: Calibration = _within(calibration, parts, change)
+            return new
+        codecs = _codecs(calibration, parts[1:], change)
+        return calibration.model_copy(update={CODECS: codecs})
     except ValidationError as error:
         raise InputError(f"hardware.{path}: {first_problem(error)}") from error
-
-
-def _with_blobs(
-    calibration: Calibration, parts: list[str], path: str, value: float, multiplied: bool
-) -> Calibration:
-    """Blobs of other sizes, each rounded to whole bytes."""
-    wanted = set(_codecs(calibration, parts[1])) if len(parts) == 3 else set()
-    if not wanted or not multiplied:
+    except KeyError as error:
         raise InputError(
-            f"hardware.{path}: blobs become larger or smaller with "
-            f"hardware.codecs.NAME.{BLOBS}{TIMES}, NAME being a codec of the calibration"
-        )
-    codecs = [
-        _smaller(one, value) if number in wanted else one
-        for number, one in enumerate(calibration.codecs)
+            f"hardware.{path}: the calibration has no figure {name}; docs/formats.md names them"
+        ) from error
+    except TypeError as error:
+        raise InputError(
+            f"hardware.{path}: {name} is no single number; multiply it with hardware.{name}{TIMES}"
+        ) from error
+
+
+def _within(part: Any, parts: list[str], change: Change) -> Any:
+    """A part with one of its figures changed.
+
+    Raises:
+        KeyError: it has none of this name.
+        TypeError: it is no single number, and a number was to be set.
+        ValidationError: it cannot have the value.
+    """
+    name, *below = parts
+    if not isinstance(part, BaseModel) or getattr(part, name, None) is None:
+        raise KeyError(name)
+    old = getattr(part, name)
+    if below:
+        return part.model_copy(update={name: _within(old, below, change)})
+    new = change(old)
+    # What each expert has was looked at when the file was read, and takes long.
+    light: dict[str, Any] = {BLOBS: [], MATRICES: None} if isinstance(part, CodecFigures) else {}
+    type(part).model_validate({**dict(part), **light, name: new})
+    return part.model_copy(update={name: new})
+
+
+def _codecs(calibration: Calibration, parts: list[str], change: Change) -> list[CodecFigures]:
+    """All codecs, those of a name with a figure changed; raises as `_within`."""
+    if len(parts) < 2:
+        raise KeyError(CODECS)
+    name, *below = parts
+    if name not in {"*", *(one.codec for one in calibration.codecs)}:
+        raise KeyError(name)
+    return [
+        _with_figure(one, below, change) if name in {"*", one.codec} else one
+        for one in calibration.codecs
     ]
-    return calibration.model_copy(update={"codecs": codecs})
 
 
-def _smaller(figures: CodecFigures, times: float) -> CodecFigures:
-    matrices = figures.matrix_bytes
-    if matrices is None:
-        blobs = [[round(size * times) for size in row] for row in figures.blob_bytes]
-    else:
-        matrices = [[[round(size * times) for size in one] for one in row] for row in matrices]
-        blobs = [[sum(parts) for parts in row] for row in matrices]
-    sizes = {BLOBS: blobs, "matrix_bytes": matrices, "ratio": figures.ratio / times}
-    return figures.model_copy(update=sizes)
+def _with_figure(codec: CodecFigures, parts: list[str], change: Change) -> CodecFigures:
+    """A codec with one of its figures changed, and those that go with it."""
+    new: CodecFigures = _within(codec, parts, change)
+    if parts == [DECODE] and codec.alone_s is not None and codec.decode_s.value:
+        times = new.decode_s.value / codec.decode_s.value
+        return new.model_copy(update={ALONE: _scaled(times, codec.alone_s)})
+    if parts != [BLOBS]:
+        return new
+    blobs, matrices = new.blob_bytes, codec.matrix_bytes
+    if matrices is not None:
+        matrices = change(matrices)
+        blobs = [[sum(one) for one in row] for row in matrices]
+    less = sum(map(sum, blobs)) / max(1, sum(map(sum, codec.blob_bytes)))
+    ratio = codec.ratio / less if less else codec.ratio
+    return new.model_copy(update={BLOBS: blobs, MATRICES: matrices, "ratio": ratio})
+
+
+def _set(value: float, old: Any) -> Any:
+    if isinstance(old, Figure):
+        return Figure(label="ESTIMATED", value=value, p10=value, p90=value, samples=1)
+    if not isinstance(old, float):
+        raise TypeError
+    return value
+
+
+def _scaled(times: float, old: Any) -> Any:
+    if isinstance(old, float | int):
+        return round(old * times) if isinstance(old, int) else old * times
+    if isinstance(old, Figure):
+        numbers = {name: getattr(old, name) * times for name in ("value", "p10", "p90")}
+        return Figure(label="ESTIMATED", samples=old.samples, **numbers)
+    if isinstance(old, list):
+        return [_scaled(times, one) for one in old]
+    if type(old) not in TIMED:
+        raise KeyError
+    time = TIMED[type(old)]
+    return old.model_copy(update={time: _scaled(times, getattr(old, time))})

@@ -3,7 +3,7 @@
 import ast
 import json
 import sqlite3
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -38,7 +38,6 @@ def rows(
     sql: sqlite3.Connection,
     where: Sequence[str] = (),
     sort: Sequence[str] = (),
-    limit: int | None = None,
 ) -> pd.DataFrame:
     """Scenarios of a sweep, a row each: the columns of the file, and each field of the config.
 
@@ -47,7 +46,6 @@ def rows(
         where: conditions, of which all hold.
         sort: fields, the first one first; with `-` before it, the largest comes first. What has no
             value comes last. Equals are in the order of the file.
-        limit: at most so many.
 
     Raises:
         InputError: a condition that is none, or a name that no field has.
@@ -59,9 +57,17 @@ def rows(
         text += " WHERE " + " AND ".join(f"({one.text})" for one in asked)
     text += " ORDER BY " + ", ".join([*(one.text for one in order), "number"])
     values = [value for one in (*asked, *order) for value in one.values]
-    if limit is not None:
-        text, values = f"{text} LIMIT ?", [*values, limit]
     return _flat(pd.read_sql_query(text, sql, params=values))
+
+
+def check_fields(names: Iterable[str]) -> None:
+    """Refuse a name that no field of a scenario has.
+
+    Raises:
+        InputError: there is one.
+    """
+    for name in names:
+        _field(name)
 
 
 def field_names(table: pd.DataFrame) -> list[str]:
@@ -71,12 +77,12 @@ def field_names(table: pd.DataFrame) -> list[str]:
 
 def differing(table: pd.DataFrame) -> list[str]:
     """The fields in which the scenarios of a table are not all alike."""
-    return [n for n in field_names(table) if table[n].map(repr).nunique(dropna=False) > 1]
+    return [n for n in field_names(table) if table[n].nunique(dropna=False) > 1]
 
 
 def _flat(table: pd.DataFrame) -> pd.DataFrame:
     """The table with a column for each field of its configs."""
-    configs = [_leaves(json.loads(text)) for text in table.pop(CONFIG)]
+    configs = [_leaves(json.loads(text)) for text in table[CONFIG]]
     names = list(dict.fromkeys(name for one in configs for name in one))
     values = {n: pd.Series([one.get(n) for one in configs], table.index, object) for n in names}
     fields = pd.DataFrame(values, table.index).infer_objects()
