@@ -1,5 +1,6 @@
 """The file of a sweep: SQLite, a row a scenario. docs/sweep.md has its schema."""
 
+import os
 import sqlite3
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import closing, contextmanager
@@ -195,8 +196,12 @@ def reading(path: Path) -> Iterator[sqlite3.Connection]:
     """
     if not path.is_file():
         raise InputError(f"{path}: no such file of a sweep")
+    # Who may write leaves nothing of its own beside the file; who may not finds it as it is.
+    own = os.access(path, os.W_OK) and os.access(path.absolute().parent, os.W_OK)
+    mode = "mode=rw" if own else "immutable=1"
     try:
-        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?mode=ro", uri=True)) as sql:
+        with closing(sqlite3.connect(f"{path.absolute().as_uri()}?{mode}", uri=True)) as sql:
+            sql.execute("PRAGMA query_only = ON")
             check_version(sql, path)
             yield sql
     except sqlite3.OperationalError as error:

@@ -131,9 +131,9 @@ def _with_figure(codec: CodecFigures, parts: list[str], change: Change) -> Codec
 def _set(value: float, old: Any) -> Any:
     if isinstance(old, Figure):
         return Figure(label="ESTIMATED", value=value, p10=value, p90=value, samples=1)
-    if not isinstance(old, float):
-        raise TypeError
-    return value
+    if isinstance(old, float):
+        return value
+    raise TypeError if isinstance(old, list) else KeyError
 
 
 def _scaled(times: float, old: Any) -> Any:

@@ -11,10 +11,10 @@ from offsim.policy.bounds import Bounds
 from offsim.study.sweep.design import Given, count_of, fields_of, given
 from offsim.study.sweep.hardware import overridden
 from offsim.study.sweep.inputs import Inputs, read_inputs
-from offsim.study.sweep.scenario import HARDWARE, Entry, entry_of
+from offsim.study.sweep.scenario import CALIBRATION, HARDWARE, TRACE, Entry, entry_of
 from offsim.study.sweep.spec import SweepSpec
 
-TRACE, CALIBRATION, BOUNDS = "workload.trace", "calibration", "policy.bounds"
+BOUNDS = "policy.bounds"
 
 
 @dataclass(frozen=True)

@@ -3,6 +3,7 @@
 import ast
 import json
 import sqlite3
+import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -23,6 +24,8 @@ OPERATORS = {
     ast.Gt: ">",
     ast.GtE: ">=",
 }
+LARGEST = 1 << 63
+"""From which whole numbers on SQLite has none."""
 EXAMPLE = "such as \"tpot_s < 0.01 and policy.cache == 'lru'\""
 
 
@@ -109,10 +112,11 @@ def _order(text: str) -> _Sql:
 
 def _condition(text: str) -> _Sql:
     try:
-        tree = ast.parse(text, mode="eval").body
-    except (SyntaxError, ValueError, RecursionError, MemoryError) as error:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of Python's own compiler, about 1or and such
+            return _translated(ast.parse(text, mode="eval").body, text)
+    except (SyntaxError, ValueError, OverflowError, RecursionError, MemoryError) as error:
         raise InputError(f"--where {text!r} is not a condition, {EXAMPLE}") from error
-    return _translated(tree, text)
 
 
 def _translated(tree: ast.expr, whole: str) -> _Sql:
@@ -140,10 +144,13 @@ def _translated(tree: ast.expr, whole: str) -> _Sql:
 
 def _operand(tree: ast.expr, whole: str) -> _Sql:
     match tree:
+        case ast.Constant(int() as value) if value >= LARGEST:
+            return _Sql("?", [float(value)])
         case ast.Constant(str() | int() | float() | None as value):
             return _Sql("?", [value])
-        case ast.UnaryOp(ast.USub(), ast.Constant(int() | float() as value)):
-            return _Sql("?", [-value])
+        case ast.UnaryOp(ast.USub(), ast.Constant(int() | float())):
+            inner = _operand(tree.operand, whole)
+            return _Sql("?", [-inner.values[0]])
         case ast.Name() | ast.Attribute():
             return _field(ast.unparse(tree))
     raise InputError(f"--where {whole!r} compares fields with numbers or texts, {EXAMPLE}")

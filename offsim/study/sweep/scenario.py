@@ -17,7 +17,7 @@ from offsim.study.sweep.inputs import Inputs
 from offsim.study.sweep.spec import Strict
 
 Count = Annotated[int, Field(ge=1)]
-HARDWARE = "hardware"
+TRACE, CALIBRATION, HARDWARE = "workload.trace", "calibration", "hardware"
 NAMES: dict[str, Callable[[str], object]] = {
     "codec": codec_named,
     "cache": eviction_named,
@@ -89,6 +89,9 @@ def entry_of(given: Mapping[str, Any], inputs: Inputs) -> Entry:
         InputError: there is no such field, no scenario can have such a value in it, or trace or
             calibration are missing. Values that do not go together are an entry with an error.
     """
+    for field in (TRACE, CALIBRATION):
+        if given.get(field) is None:
+            raise InputError(f"a scenario has no {field}; give it in `fixed` or `vary`")
     tree = _tree(given)
     error = None
     try:
@@ -154,7 +157,7 @@ def _check_single(problem: ValidationError) -> None:
         if error["type"] == "extra_forbidden":
             raise InputError(f"no scenario has a field {field}; docs/sweep.md names them")
         if error["type"] == "missing":
-            raise InputError(f"a scenario has no {field}; give it in `fixed` or `vary`")
+            raise InputError(f"a scenario lacks {field}; give it in `fixed` or `vary`")
         if error["type"] != "value_error" or not isinstance(error["input"], dict):
             raise InputError(first_problem(problem))
 
