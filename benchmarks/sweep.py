@@ -5,15 +5,18 @@ scenario draws cache, slots, prefetcher, link and decoder. Times include all of 
 """
 
 import argparse
+import json
+import os
 import subprocess
 import sys
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from time import perf_counter, sleep
+from time import perf_counter
 
 import yaml
+from distributed import Client
 from engine import MIXTRAL, made
 
 from offsim.calibration.profiles import estimated, load_profile, load_shape
@@ -23,6 +26,10 @@ from offsim.trace import save_trace
 TOKENS, SKEW = 2000, 1.0
 BOUND = 2.0**-10
 ADDRESS = "tcp://127.0.0.1:18786"
+REPEATS = 3
+"""Of the sweeps on Dask, one and two workers in turns."""
+MEMORY = dict.fromkeys(("MALLOC_TRIM_THRESHOLD_", "MALLOC_MMAP_THRESHOLD_"), "1000000000")
+"""Dask would have its workers give back memory at once."""
 COMMAND = "from offsim.cli import main; main()"
 
 
@@ -57,8 +64,8 @@ def prepare(folder: Path, scenarios: int) -> None:
     (folder / "sweep.yaml").write_text(yaml.safe_dump(spec(scenarios), sort_keys=False))
 
 
-def timed(folder: Path, name: str, *options: str) -> float:
-    """Seconds of the whole command."""
+def timed(folder: Path, name: str, *options: str) -> tuple[float, float]:
+    """Seconds of the whole command, and of it of the sweep alone."""
     out = folder / f"{name}.sqlite"
     command = [
         sys.executable,
@@ -70,8 +77,8 @@ def timed(folder: Path, name: str, *options: str) -> float:
         str(out),
     ]
     start = perf_counter()
-    subprocess.run([*command, *options], check=True, stdout=subprocess.DEVNULL)
-    return perf_counter() - start
+    done = subprocess.run([*command, *options, "--json"], check=True, stdout=subprocess.PIPE)
+    return perf_counter() - start, json.loads(done.stdout)["seconds"]
 
 
 @contextmanager
@@ -81,11 +88,12 @@ def cluster(workers: int) -> Iterator[None]:
     scheduler = [*dask, "--host", place[0], "--port", place[1], "--no-dashboard"]
     worker = [sys.executable, "-m", "distributed.cli.dask_worker", ADDRESS, "--nthreads", "1"]
     started = [
-        subprocess.Popen(command, stderr=subprocess.DEVNULL)
+        subprocess.Popen(command, stderr=subprocess.DEVNULL, env={**os.environ, **MEMORY})
         for command in (scheduler, *[[*worker, "--no-dashboard"]] * workers)
     ]
-    sleep(15)  # until they have imported all they need
     try:
+        with Client(ADDRESS, timeout=60) as client:
+            client.wait_for_workers(workers, timeout=60)
         yield
     finally:
         for one in reversed(started):
@@ -103,17 +111,26 @@ def main() -> None:
         prepare(folder, asked.scenarios)
         print(f"MEASURED; {asked.scenarios:,} scenarios of {TOKENS:,} decode tokens")
         for jobs in (2, 1):
-            seconds = timed(folder, f"jobs-{jobs}", "--jobs", str(jobs))
-            tell(f"--jobs {jobs}", asked.scenarios, seconds)
-        for workers in (1, 2) if asked.dask else ():
-            with cluster(workers):
-                seconds = timed(folder, f"dask-{workers}", "--dask", ADDRESS)
-            tell(f"{workers} Dask workers", asked.scenarios, seconds)
+            tell(
+                f"--jobs {jobs}",
+                asked.scenarios,
+                timed(folder, f"jobs-{jobs}", "--jobs", str(jobs)),
+            )
+        for number in range(REPEATS if asked.dask else 0):
+            for workers in (1, 2):
+                with cluster(workers):
+                    seconds = timed(folder, f"dask-{workers}-{number}", "--dask", ADDRESS)
+                tell(f"{workers} Dask worker{'s' * (workers > 1)}", asked.scenarios, seconds)
 
 
-def tell(who: str, scenarios: int, seconds: float) -> None:
-    speed = scenarios / seconds
-    print(f"{who:16} {seconds:6.1f} s, {speed:6.0f} scenarios/s, {speed * TOKENS:12,.0f} tokens/s")
+def tell(who: str, scenarios: int, seconds: tuple[float, float]) -> None:
+    whole, alone = seconds
+    speed = scenarios / alone
+    print(
+        f"{who:16} command {whole:6.1f} s, sweep {alone:6.1f} s: {speed:6.0f} scenarios/s, "
+        f"{speed * TOKENS:12,.0f} tokens/s",
+        flush=True,
+    )
 
 
 if __name__ == "__main__":

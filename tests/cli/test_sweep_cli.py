@@ -48,7 +48,7 @@ def test_results_are_listed(
     capsys.readouterr()
     assert run(monkeypatch, "results", swept[1], "--sort", "-tpot_s", "--limit", "3") == 0
     shown = capsys.readouterr().out
-    assert "small.sqlite: 24 done [ESTIMATED, SIMULATED]" in shown
+    assert "small.sqlite: 24 done [SIMULATED]" in shown
     assert "policy.slots" in shown
     assert "policy.distance" not in shown  # the same in all
     assert "21 more; --limit 24 lists them, --export all" in shown
@@ -62,7 +62,7 @@ def test_results_are_filtered_and_sorted(
     assert shown["counts"] == {"done": 8, "refused": 0, "open": 0}
     times = [row["tpot_s"] for row in shown["scenarios"]]
     assert times == sorted(times)
-    assert {row["label"] for row in shown["scenarios"]} == {"SIMULATED", "ESTIMATED"}
+    assert {row["label"] for row in shown["scenarios"]} == {"SIMULATED"}
 
 
 def test_refusals_are_told_by_their_reasons(
@@ -122,7 +122,7 @@ def test_sweeps_are_compared(
     assert len(pd.read_csv(csv)) == 18
     assert run(monkeypatch, "results", *asked) == 0
     table = capsys.readouterr().out
-    assert "small.sqlite against other.sqlite [ESTIMATED, SIMULATED]" in table
+    assert "small.sqlite against other.sqlite [SIMULATED]" in table
     assert "+0.00% / +0.00% / +0.00% (least, median, most)" in table
 
 

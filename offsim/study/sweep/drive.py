@@ -2,7 +2,7 @@
 
 import json
 import time
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterator
 from concurrent.futures import FIRST_COMPLETED, BrokenExecutor, Future, wait
 from contextlib import closing
 from dataclasses import dataclass
@@ -13,14 +13,15 @@ from offsim.errors import RunError
 from offsim.simulate.fast.planning import UNDECISIVE
 from offsim.study.sweep.database import SweepFile
 from offsim.study.sweep.executors import Crew, Hire
+from offsim.study.sweep.inputs import Inputs
 from offsim.study.sweep.plan import Plan
 from offsim.study.sweep.scenario import Entry, text_of
 from offsim.study.sweep.work import Answer, answers
 
 Progress = Callable[[str, float], None]
 """Told how far it is, in words and as a share, 0..1."""
-BATCH = 25
-"""Scenarios that a worker is given at a time, at most: a second or less, and little to do again."""
+TOKENS = 250_000
+"""That a worker is given at a time, about: half a second's work, and as little to do again."""
 SHARES = 4
 """Batches for each worker at least, where there are as many scenarios."""
 
@@ -81,7 +82,7 @@ def sweep(plan: Plan, out: Path, hire: Hire, progress: Progress = lambda *_: Non
                 try:
                     with hire(plan.inputs) as hired:
                         crew = hired.name
-                        for found in _answered(hired, plan.inputs.digest, left.values()):
+                        for found in _answered(hired, plan.inputs, list(left.values())):
                             file.save(found)
                             for one in found:
                                 del left[one.key]
@@ -100,11 +101,11 @@ def sweep(plan: Plan, out: Path, hire: Hire, progress: Progress = lambda *_: Non
     return Swept(len(plan.entries), known, counts["refused"], seconds)
 
 
-def _answered(crew: Crew, digest: str, entries: Iterable[Entry]) -> Iterator[list[Answer]]:
+def _answered(crew: Crew, inputs: Inputs, entries: list[Entry]) -> Iterator[list[Answer]]:
     """Answers, batch by batch, as they come."""
     waiting: set[Future[list[Answer]]] = set()
-    for batch in _batches(list(entries), crew.workers):
-        waiting.add(crew.executor.submit(answers, digest, batch))
+    for batch in _batches(inputs, entries, crew.workers):
+        waiting.add(crew.executor.submit(answers, inputs.digest, batch))
         if len(waiting) >= crew.at_once:
             done, waiting = wait(waiting, return_when=FIRST_COMPLETED)
             yield from (future.result() for future in done)
@@ -113,19 +114,27 @@ def _answered(crew: Crew, digest: str, entries: Iterable[Entry]) -> Iterator[lis
         yield from (future.result() for future in done)
 
 
-def _batches(entries: list[Entry], workers: int) -> Iterator[dict[str, str]]:
+def _batches(inputs: Inputs, entries: list[Entry], workers: int) -> Iterator[dict[str, str]]:
     """Configurations by key. Who decides alike comes together, so that decisions are made once."""
-    entries.sort(key=_decisive)
-    size = max(1, min(BATCH, len(entries) // (SHARES * max(1, workers))))
-    for first in range(0, len(entries), size):
-        yield {one.key: one.config for one in entries[first : first + size]}
+    most = max(1, len(entries) // (SHARES * max(1, workers)))
+    batch: dict[str, str] = {}
+    tokens = 0
+    for _, trace, key, config in sorted(map(_decisive, entries)):
+        if len(batch) == most or (batch and tokens + inputs.traces[trace].tokens > TOKENS):
+            yield batch
+            batch, tokens = {}, 0
+        batch[key] = config
+        tokens += inputs.traces[trace].tokens
+    if batch:
+        yield batch
 
 
-def _decisive(entry: Entry) -> str:
-    """What of a scenario the decisions of its policy depend on."""
+def _decisive(entry: Entry) -> tuple[str, str, str, str]:
+    """What of a scenario its policy's decisions depend on, its trace, key and configuration."""
     config = json.loads(entry.config)
     policy = {name: v for name, v in config["policy"].items() if name not in UNDECISIVE}
-    return text_of([config["workload"], policy])
+    workload = config["workload"]
+    return text_of([workload, policy]), workload["trace"], entry.key, entry.config
 
 
 def _so_far(scenarios: int, known: int, left: int, seconds: float) -> tuple[str, float]:

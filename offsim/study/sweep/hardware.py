@@ -23,7 +23,7 @@ PARTS = ("codecs", "compute", "disk", "handover", "link")
 IDLE = {"bound", "copies", "encode_s", "largest_error", "matrix_bytes", "ratio", "residual"}
 """Figures by which no simulation goes: another value would change nothing."""
 CODECS, BLOBS, MATRICES = PARTS[0], "blob_bytes", "matrix_bytes"
-DECODE, ALONE = "decode_s", "alone_s"
+DECODE, ALONE, EVERY = "decode_s", "alone_s", "all"
 TIMED: dict[Any, str] = {SizedFigure: "seconds", CoolingPoint: "extra", ForesightFigures: "seconds"}
 """Rows of tables, and which of their fields is the time."""
 Change = Callable[[Any], Any]
@@ -37,7 +37,7 @@ def overridden(calibration: Calibration, hardware: Mapping[str, float]) -> Calib
         calibration: of a machine.
         hardware: by path. `link.bytes_per_s` sets a number; `link.bytes_per_s.times` multiplies
             it, or all times of a table. A codec is called by its name, `codecs.cuszp.decode_s`,
-            which stands for all of its bounds; `*` for all codecs. What sets `decode_s` changes
+            which stands for all of its bounds; `all` for every codec. What sets `decode_s` changes
             `alone_s` in proportion. `codecs.cuszp.blob_bytes.times` makes blobs larger or smaller.
 
     Raises:
@@ -103,10 +103,10 @@ def _codecs(calibration: Calibration, parts: list[str], change: Change) -> list[
     if len(parts) < 2:
         raise KeyError(CODECS)
     name, *below = parts
-    if name not in {"*", *(one.codec for one in calibration.codecs)}:
+    if name not in {EVERY, *(one.codec for one in calibration.codecs)}:
         raise KeyError(name)
     return [
-        _with_figure(one, below, change) if name in {"*", one.codec} else one
+        _with_figure(one, below, change) if name in {EVERY, one.codec} else one
         for one in calibration.codecs
     ]
 
@@ -130,7 +130,7 @@ def _with_figure(codec: CodecFigures, parts: list[str], change: Change) -> Codec
 
 def _set(value: float, old: Any) -> Any:
     if isinstance(old, Figure):
-        return Figure(label="ESTIMATED", value=value, p10=value, p90=value, samples=1)
+        return Figure(label=old.label, value=value, p10=value, p90=value, samples=1)
     if isinstance(old, float):
         return value
     raise TypeError if isinstance(old, list) else KeyError
@@ -141,7 +141,7 @@ def _scaled(times: float, old: Any) -> Any:
         return round(old * times) if isinstance(old, int) else old * times
     if isinstance(old, Figure):
         numbers = {name: getattr(old, name) * times for name in ("value", "p10", "p90")}
-        return Figure(label="ESTIMATED", samples=old.samples, **numbers)
+        return Figure(label=old.label, samples=old.samples, **numbers)
     if isinstance(old, list):
         return [_scaled(times, one) for one in old]
     if type(old) not in TIMED:

@@ -60,7 +60,7 @@ CONDITIONS = {
     "tpot_s < 100000000000000000000": lambda t: t["tpot_s"] < 1e20,
     "tpot_s > -1": lambda t: t["tpot_s"] > -1,
     "policy.transfer.channels == 1": lambda t: t["policy.transfer.channels"] == 1,
-    "label == 'ESTIMATED'": lambda t: t["label"] == "ESTIMATED",
+    "label == 'SIMULATED'": lambda t: t["label"] == "SIMULATED",
     "ttft_s == tpot_s": lambda t: (
         (t["ttft_s"] == t["tpot_s"]) | (t["ttft_s"].isna() & t["tpot_s"].isna())
     ),
