@@ -1,4 +1,5 @@
 import json
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -179,6 +180,16 @@ def test_wrong_input(
     assert says in shown.err
     assert len([line for line in shown.err.splitlines() if line.strip()]) == 1
     assert shown.out == ""
+
+
+def test_without_distributed_it_says_so(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], tmp_path: Path
+) -> None:
+    monkeypatch.setitem(sys.modules, "distributed", None)
+    monkeypatch.delitem(sys.modules, "offsim.study.sweep.cluster", raising=False)
+    asked = ("sweep", str(prepared(tmp_path)), "--out", str(tmp_path / "s.sqlite"))
+    assert run(monkeypatch, *asked, "--dask", "tcp://x") == 2
+    assert "--dask needs distributed: pip install 'offsim[cluster]'" in capsys.readouterr().err
 
 
 def test_a_wrong_field_leaves_no_file(

@@ -1,16 +1,18 @@
 """The workers of a Dask scheduler, on any machines."""
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from concurrent.futures import BrokenExecutor, CancelledError
+from contextlib import contextmanager, suppress
 from functools import partial
 
-from offsim.errors import InputError
+from offsim.errors import InputError, RunError
 from offsim.study.sweep.executors import Crew, Hire
 from offsim.study.sweep.inputs import Inputs
 from offsim.study.sweep.work import provide, withdraw
 
 try:
-    from distributed import Client, Worker, WorkerPlugin
+    from distributed import Client, KilledWorker, Worker, WorkerPlugin
+    from distributed.comm.core import CommClosedError
 except ImportError as error:
     raise InputError("--dask needs distributed: pip install 'offsim[cluster]'") from error
 
@@ -55,11 +57,24 @@ def _workers(address: str, inputs: Inputs) -> Iterator[Crew]:
         raise InputError(
             f"--dask {address}: no scheduler answers there; start one with `dask scheduler`"
         ) from error
-    with client:
-        plugin = Provided(inputs)
-        client.register_plugin(plugin)
-        threads = sum(client.nthreads().values())
-        try:
-            yield Crew(client.get_executor(pure=False), threads, AT_ONCE, f"Dask at {address}")
-        finally:
-            client.unregister_worker_plugin(plugin.name)
+    plugin = Provided(inputs)
+    try:
+        with client:
+            client.register_plugin(plugin)
+            threads = sum(client.nthreads().values())
+            try:
+                yield Crew(client.get_executor(pure=False), threads, AT_ONCE, f"Dask at {address}")
+            finally:
+                with suppress(OSError):  # nobody is there any more
+                    client.unregister_worker_plugin(plugin.name)
+    except ImportError as error:
+        raise InputError(
+            f"--dask {address}: a worker lacks what this command has ({error}); install the same "
+            "offsim everywhere"
+        ) from error
+    except KilledWorker as error:
+        raise BrokenExecutor(str(error)) from error
+    except (CancelledError, CommClosedError) as error:
+        raise RunError(
+            f"--dask {address}: the scheduler is gone; start it again, and the same command goes on"
+        ) from error

@@ -82,6 +82,8 @@ def sweep(plan: Plan, out: Path, hire: Hire, progress: Progress = lambda *_: Non
                 try:
                     with hire(plan.inputs) as hired:
                         crew = hired.name
+                        if not hired.workers:
+                            progress(f"no worker yet of {crew}", known / len(plan.entries))
                         for found in _answered(hired, plan.inputs, list(left.values())):
                             file.save(found)
                             for one in found:

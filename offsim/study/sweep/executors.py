@@ -50,7 +50,8 @@ def processes(jobs: int | None = None) -> Hire:
     Args:
         jobs: how many; None for one a core.
     """
-    return partial(_processes, jobs or len(os.sched_getaffinity(0)))
+    there = os.sched_getaffinity(0) if hasattr(os, "sched_getaffinity") else ()
+    return partial(_processes, jobs or len(there) or os.cpu_count() or 1)
 
 
 class _Here(Executor):

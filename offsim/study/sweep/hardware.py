@@ -2,7 +2,6 @@
 
 from collections.abc import Callable, Mapping
 from functools import partial
-from math import isfinite
 from typing import Any
 
 from pydantic import BaseModel, ValidationError
@@ -18,7 +17,9 @@ from offsim.calibration.schema import (
 from offsim.errors import InputError
 from offsim.files import first_problem
 
-TIMES = ".times"
+TIMES, RATE = ".times", "bytes_per_s"
+MOST = 1e6
+"""Of multiples, and of seconds that are set: the clock of a simulation does not go far beyond."""
 PARTS = ("codecs", "compute", "disk", "handover", "link")
 IDLE = {"bound", "copies", "encode_s", "largest_error", "matrix_bytes", "ratio", "residual"}
 """Figures by which no simulation goes: another value would change nothing."""
@@ -56,8 +57,12 @@ def _changed(calibration: Calibration, path: str, value: float) -> Calibration:
         raise InputError(
             f"hardware.{path}: no simulation goes by {name}; change a figure of {', '.join(PARTS)}"
         )
-    if multiplied and not (value > 0 and isfinite(value)):
-        raise InputError(f"hardware.{path} is {value:g}; a multiple is above 0")
+    if multiplied and not 1 / MOST <= value <= MOST:
+        raise InputError(
+            f"hardware.{path} is {value:g}; a multiple is from {1 / MOST:g} to {MOST:g}"
+        )
+    if not multiplied and value > MOST and parts[-1] != RATE:
+        raise InputError(f"hardware.{path} is {value:g}; but for rates, {MOST:g} is the most")
     change: Change = partial(_scaled if multiplied else _set, value)
     try:
         if parts[0] != CODECS:

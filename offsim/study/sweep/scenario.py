@@ -100,6 +100,8 @@ def entry_of(given: Mapping[str, Any], inputs: Inputs) -> Entry:
         _check_single(problem)
         error = f"policy: {problem.errors()[0]['msg'].removeprefix('Value error, ')}"
     _check_names(tree, inputs)
+    if error is None:  # as calibrations write it
+        tree["policy"]["codec"] = str(codec_named(tree["policy"]["codec"]))
     return Entry(
         key_of(tree, inputs),
         text_of(tree),

@@ -78,6 +78,8 @@ def _answer(digest: str, key: str, config: str) -> Answer:
         metrics = predict(trace, scenario.policy, calibration, link, profile)
     except OffsimError as error:
         return Answer(key, None, str(error))
+    except OverflowError as error:
+        return Answer(key, None, f"something takes longer than a simulation can count ({error})")
     return Answer(key, metrics, None)
 
 

@@ -17,7 +17,7 @@ BOX = calibration(codec_figures(), LOW, HIGH)
 
 
 def test_a_number_is_set_and_multiplied() -> None:
-    assert overridden(BOX, {"link.bytes_per_s": 5.0}).link.bytes_per_s == 5.0
+    assert overridden(BOX, {"link.bytes_per_s": 3.2e10}).link.bytes_per_s == 3.2e10
     assert overridden(BOX, {"link.bytes_per_s.times": 2.0}).link.bytes_per_s == 2e12
     both = overridden(BOX, {"link.latency_s": 3.0, "link.latency_s.times": 2.0})
     assert both.link.latency_s == 6.0
@@ -79,7 +79,16 @@ def test_the_ratio_is_that_of_the_blobs() -> None:
     ("path", "value", "says"),
     [
         ("link.bytes_per_s", 0.0, "hardware.link.bytes_per_s: bytes_per_s is 0.0: Input should"),
-        ("link.bytes_per_s.times", 0.0, "link.bytes_per_s.times is 0; a multiple is above 0"),
+        (
+            "link.bytes_per_s.times",
+            0.0,
+            "link.bytes_per_s.times is 0; a multiple is from 1e-06 to 1e+06",
+        ),
+        (
+            "link.latency_s",
+            1e7,
+            "hardware.link.latency_s is 1e+07; but for rates, 1e+06 is the most",
+        ),
         ("handover.wake_s", -1.0, "hardware.handover.wake_s: value is -1.0"),
         ("codecs.raw.compute_slowdown", 0.5, "compute_slowdown is 0.5"),
         ("link.speed", 1.0, "the calibration has no figure link.speed; docs/formats.md"),

@@ -73,6 +73,7 @@ def test_it_replays_the_requests_that_are_asked_for(
         ({"policy__cache": "pinned"}, "cache pinned needs a profile"),
         ({"policy__host_bytes": 5}, "the calibration has no disk beneath it"),
         ({"workload__requests": [0, 7]}, "workload.requests has 7, whom the trace does not have"),
+        ({"link_bytes_per_s": 1e-300}, "takes longer than a simulation can count"),
         ({"workload__requests": []}, "workload.requests has nobody"),
         ({"hardware__link__bytes_per_s": -1.0}, "hardware.link.bytes_per_s: bytes_per_s is -1.0"),
     ],
