@@ -10,8 +10,7 @@ from offsim.cli import display, options
 if TYPE_CHECKING:
     import pandas as pd
 
-SHOWN = ("tpot_s", "ttft_s", "tokens_per_s", "hit_rate")
-"""Metrics that are listed where nothing is said, beside the fields that differ."""
+ENDS = ("least", "median", "most")
 
 
 def results(
@@ -57,7 +56,8 @@ def results(
             _export(table.drop(columns="config"), export)
         _list(file.name, table, show, limit, as_json)
         return
-    from offsim.study.sweep.compare import COMPARED, compared
+    from offsim.study.sweep.compare import compared
+    from offsim.study.sweep.query import USUAL
 
     found = compared(table, _read(against, where, None))
     if export is not None:
@@ -69,7 +69,7 @@ def results(
         display.emit_json({**counts, "changes": changes, "scenarios": _records(found.table, limit)})
         return
     # Of the other metrics there is room for their changes alone.
-    left_out = [f"{name}{end}" for name in COMPARED[1:] for end in ("", "_against")]
+    left_out = [f"{name}{end}" for name in USUAL[1:] for end in ("", "_against")]
     display.show_table(title, found.table.drop(columns=left_out).head(limit))
     facts: dict[str, object] = {
         "scenarios of both": f"{len(found.table):,}",
@@ -77,13 +77,10 @@ def results(
         "of the other alone": f"{found.only_against:,}",
     }
     facts |= {
-        f"change of {name}": " / ".join(f"{end:+.2%}" for end in ends) + " (least, median, most)"
+        f"change of {name}": " / ".join(f"{end:+.2%}" for end in ends) + f" ({', '.join(ENDS)})"
         for name, ends in found.changes.items()
     }
     display.show_facts(title, facts)
-
-
-ENDS = ("least", "median", "most")
 
 
 def _read(file: Path, where: list[str] | None, sort: list[str] | None) -> "pd.DataFrame":
@@ -98,7 +95,7 @@ def _list(
     name: str, table: "pd.DataFrame", show: list[str] | None, limit: int, as_json: bool
 ) -> None:
     """Scenarios that were answered as a table, and why others were not."""
-    from offsim.study.sweep.query import differing
+    from offsim.study.sweep.query import USUAL, differing
 
     counts = {one: int((table["status"] == one).sum()) for one in ("done", "refused", "open")}
     if as_json:
@@ -107,7 +104,7 @@ def _list(
         return
     done = table[table["status"] == "done"]
     mixed = ["label"] if done["label"].nunique() > 1 else []
-    columns = dict.fromkeys(["number", *differing(table), *(show or SHOWN), *mixed])
+    columns = dict.fromkeys(["number", *differing(table), *(show or USUAL), *mixed])
     said = ", ".join(f"{count:,} {one}" for one, count in counts.items() if count or one == "done")
     known = [column for column in columns if column in table]
     display.show_table(f"{name}: {said} {_labels(table)}".rstrip(), done[known].head(limit))

@@ -5,9 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 import pandas as pd
 
-from offsim.study.sweep.query import CONFIG, differing
-
-COMPARED = ("tpot_s", "ttft_s", "tokens_per_s", "hit_rate")
+from offsim.study.sweep.query import CONFIG, USUAL, differing
 
 
 @dataclass(frozen=True)
@@ -31,7 +29,7 @@ class Comparison:
     def changes(self) -> dict[str, tuple[float, float, float]]:
         """The smallest, the median and the largest change of each metric; NaN of no scenario."""
         found = {}
-        for name in COMPARED:
+        for name in USUAL:
             change = self.table[f"{name}_change"]
             found[name] = (float(change.min()), float(change.median()), float(change.max()))
         return found
@@ -52,7 +50,7 @@ def compared(table: pd.DataFrame, against: pd.DataFrame) -> Comparison:
     both = ours.index.intersection(theirs.index, sort=False)
     first, other = ours.loc[both], theirs.loc[both]
     found = first[differing(first)].copy()
-    for name in COMPARED:
+    for name in USUAL:
         one, two = first[name].astype(float), other[name].astype(float)
         found[name], found[f"{name}_against"] = one, two
         with np.errstate(divide="ignore", invalid="ignore"):

@@ -24,6 +24,8 @@ OPERATORS = {
     ast.Gt: ">",
     ast.GtE: ">=",
 }
+USUAL = ("tpot_s", "ttft_s", "tokens_per_s", "hit_rate")
+"""Metrics that are listed and compared where nothing is said."""
 LARGEST = 1 << 63
 """From which whole numbers on SQLite has none."""
 EXAMPLE = "such as \"tpot_s < 0.01 and policy.cache == 'lru'\""
@@ -173,9 +175,6 @@ def _field(name: str) -> _Sql:
     if name in known or ".".join(name.split(".")[:2]) in known:
         return _Sql("json_extract(config, ?)", [f"$.{name}"])
     raise InputError(
-        f"no scenario has a field {name!r}; there are status, error, {', '.join(METRIC_EXAMPLES)} "
+        f"no scenario has a field {name!r}; there are status, error, {', '.join(USUAL)} "
         f"and all that docs/sweep.md names, such as {min(known)}"
     )
-
-
-METRIC_EXAMPLES = ("tpot_s", "ttft_s", "tokens_per_s", "hit_rate")

@@ -3,7 +3,6 @@
 from pathlib import Path
 from typing import Any
 
-import pytest
 import yaml
 
 from offsim.files import write_yaml
@@ -52,6 +51,3 @@ def all_rows(path: Path) -> list[tuple[object, ...]]:
     """All that a file says of its scenarios, in its order."""
     with reading(path) as sql:
         return list(sql.execute("SELECT * FROM scenarios ORDER BY number"))
-
-
-approx = pytest.approx
