@@ -21,12 +21,14 @@ from offsim.cli import (
     profile,
     replay,
     report,
+    results,
     run,
     selftest,
     sensitivity,
     serve,
     simulate,
     study,
+    sweep,
     trace,
 )
 from offsim.errors import OffsimError
@@ -55,6 +57,8 @@ app.command("simulate")(simulate.simulate)
 app.command("serve")(serve.serve)
 app.command("explain")(explain.explain)
 app.command("breakeven")(breakeven.breakeven)
+app.command("sweep")(sweep.sweep)
+app.command("results")(results.results)
 app.command("run")(run.run)
 app.command("evaluate")(evaluate.evaluate)
 app.command("check")(check.check)

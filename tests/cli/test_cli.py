@@ -192,6 +192,8 @@ COMMANDS = (
     "model",
     "compress",
     "verify",
+    "sweep",
+    "results",
 )
 
 
