@@ -18,6 +18,7 @@ from offsim.cli import (
     explain,
     fidelity,
     model,
+    optimize,
     profile,
     replay,
     report,
@@ -55,6 +56,7 @@ app.command("simulate")(simulate.simulate)
 app.command("serve")(serve.serve)
 app.command("explain")(explain.explain)
 app.command("breakeven")(breakeven.breakeven)
+app.command("optimize")(optimize.optimize)
 app.command("run")(run.run)
 app.command("evaluate")(evaluate.evaluate)
 app.command("check")(check.check)
