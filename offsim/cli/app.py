@@ -18,6 +18,7 @@ from offsim.cli import (
     explain,
     fidelity,
     model,
+    optimize,
     profile,
     replay,
     report,
@@ -59,6 +60,7 @@ app.command("explain")(explain.explain)
 app.command("breakeven")(breakeven.breakeven)
 app.command("sweep")(sweep.sweep)
 app.command("results")(results.results)
+app.command("optimize")(optimize.optimize)
 app.command("run")(run.run)
 app.command("evaluate")(evaluate.evaluate)
 app.command("check")(check.check)

@@ -1,0 +1,176 @@
+"""`offsim optimize`: the bound of each layer that gives the least latency within a budget."""
+
+from enum import StrEnum
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from offsim.cli import display, options
+from offsim.cli.groups import Loading, Placement, Storage, grouped
+
+if TYPE_CHECKING:
+    from offsim.study.optimize.answer import Optimized, Row
+
+
+class By(StrEnum):
+    """What has a bound of its own."""
+
+    LAYER = "layer"
+    MATRIX = "matrix"
+    EXPERT = "expert"
+
+
+class Goal(StrEnum):
+    """What is to be least."""
+
+    TPOT = "tpot"
+    TTFT = "ttft"
+
+
+@grouped
+def optimize(
+    *,
+    trace: options.TraceFile,
+    calibration: options.CalibrationFile,
+    sensitivity: Annotated[
+        Path,
+        typer.Option(
+            help="Folder or file of `offsim sensitivity --bounds` on the model, absolute ones.",
+            show_default=False,
+        ),
+    ],
+    budget: Annotated[
+        str,
+        typer.Option(
+            help="What may be lost: kl<=NUMBER (nats a token) or ica_drop<=NUMBER% (points).",
+            show_default=False,
+        ),
+    ],
+    codec: Annotated[str, typer.Option(help="Codec, calibrated at several bounds.")] = "cuszp",
+    by: Annotated[By, typer.Option(help="What has a bound of its own.")] = By.LAYER,
+    goal: Annotated[Goal, typer.Option(help="What is to be least.")] = Goal.TPOT,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Table of bounds to write (YAML), for --bounds of other commands."),
+    ] = None,
+    loading: Loading,
+    placement: Placement,
+    link: options.LinkSpeed = "paced",
+    as_json: options.Json = False,
+) -> None:
+    """Choose the error bound of each layer for the least latency within an accuracy budget.
+
+    What single changes are worth is simulated, an exact knapsack says which of them to make
+    together, and the simulator judges that; where all choices can be simulated, they are. Losses
+    are the terms of the sensitivity, ESTIMATED.
+
+    Example: offsim optimize --trace traces/embedded.safetensors --calibration machine.yaml
+    --sensitivity sensitivity --budget "kl<=0.01" --slots 3 --link 60 --out bounds.yaml
+    """
+    from offsim.accuracy.sensitivity import Sensitivity
+    from offsim.calibration.schema import Calibration
+    from offsim.cli.case import asked_policy, case_of
+    from offsim.errors import InputError
+    from offsim.files import check_writable, read_json, read_yaml, write_yaml
+    from offsim.study.optimize.answer import optimize as optimized
+    from offsim.study.optimize.budget import Budget
+    from offsim.trace import load_trace
+
+    allowed = Budget.parse(budget)
+    if out is not None:
+        check_writable(out.parent)
+    file = sensitivity / "sensitivity.json" if sensitivity.is_dir() else sensitivity
+    known = read_json(file, Sensitivity)
+    bounds = [c.bound for c in read_yaml(calibration, Calibration).codecs if c.codec == codec]
+    if not bounds:
+        raise InputError(f"{calibration}: codec {codec} is not in it; calibrate it first")
+    policy = asked_policy(Storage(codec, bounds[0]), loading, placement)
+    case = case_of(load_trace(trace), calibration, policy, link, loading.profile, placement)
+    with display.progress(as_json) as tell:
+        found = optimized(case, known, allowed, by.value, goal.value, tell)
+    if out is not None:
+        write_yaml(out, found.bounds)
+    if as_json:
+        display.emit_json(_facts(found))
+    else:
+        _show(found, out)
+
+
+def _facts(found: "Optimized") -> dict[str, Any]:
+    rows = (found.best, *found.others)
+    return {
+        "label": found.best.metrics.label,
+        "budget": {"asked": str(found.budget), "nats": found.nats},
+        "goal": found.goal,
+        "by": found.by,
+        "gap": found.found.gap,
+        "exact": found.found.exact,
+        "simulations": found.found.simulations,
+        "places_at_bound": {f"{bound:g}": count for bound, count in found.rungs.items()},
+        "rows": [_row(row) | {"bounds": _dumped(row)} for row in rows],
+    }
+
+
+def _dumped(row: "Row") -> Any:
+    return None if row.bounds is None else row.bounds.model_dump(mode="json")
+
+
+def _row(row: "Row") -> dict[str, Any]:
+    loss = row.loss
+    return {
+        "stored as": row.name,
+        "tpot_s": row.metrics.tpot_s,
+        "ttft_s": row.metrics.ttft_s,
+        "link_bytes": row.metrics.link_bytes,
+        "kl": 0.0 if loss is None else loss.kl.mean,
+        "kl_low": 0.0 if loss is None else loss.kl.low,
+        "kl_high": 0.0 if loss is None else loss.kl.high,
+    }
+
+
+def _show(found: "Optimized", out: Path | None) -> None:
+    import pandas as pd
+
+    from offsim.units import show_bytes, show_seconds
+
+    rows = [
+        {
+            "stored as": row["stored as"],
+            "TPOT": show_seconds(row["tpot_s"]),
+            "TTFT": show_seconds(row["ttft_s"]),
+            "over the link": show_bytes(row["link_bytes"]),
+            "KL [ESTIMATED]": f"{row['kl']:.2g} ({row['kl_low']:.2g} to {row['kl_high']:.2g})",
+        }
+        for row in map(_row, (*found.others, found.best))
+    ]
+    title = f"Bounds within {found.budget}"
+    if found.budget.what != "kl":
+        title += f", KL {found.nats:.2g}"
+    display.show_table(f"{title} [{found.best.metrics.label}]", pd.DataFrame(rows))
+    places = ", ".join(f"{count} at {bound:g}" for bound, count in found.rungs.items() if count)
+    typer.echo(f"bounds of {sum(found.rungs.values())} places: {places}")
+    typer.echo(_certainty(found))
+    if out is not None:
+        typer.echo(f"table of bounds: {out}, for --bounds of `offsim run`, `evaluate`, `simulate`")
+
+
+def _certainty(found: "Optimized") -> str:
+    search = found.found
+    loss = found.best.loss
+    said = f"{search.simulations} simulations: "
+    if search.exact:
+        said += "all choices within the budget; none is faster"
+    elif search.gap < 1e-4:
+        said += "by what single changes are worth, no choice within the budget is faster"
+    else:
+        said += (
+            f"by what single changes are worth, another choice could be {search.gap:.1%} faster at "
+            "most; together they are not worth as much"
+        )
+    if loss is not None and not loss.additive:
+        said += (
+            ". Losses of this size were not seen to add up to within 25 %: hold the table against "
+            "`offsim evaluate --bounds`"
+        )
+    return said + "."

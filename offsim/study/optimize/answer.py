@@ -1,0 +1,126 @@
+"""What `offsim optimize` answers: a table of bounds, what it takes and what it loses."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+
+from offsim.accuracy.sensitivity import Predicted, Sensitivity
+from offsim.policy.bounds import Bounds
+from offsim.record import Metrics
+from offsim.study.case import Case
+from offsim.study.optimize.budget import Budget
+from offsim.study.optimize.knapsack import Choice
+from offsim.study.optimize.ladder import By, ladder_of
+from offsim.study.optimize.search import Found, Problem, fastest, uniform
+
+Goal = Literal["tpot", "ttft"]
+"""The latency that is to be least."""
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class Row:
+    """One way to store the experts.
+
+    Attributes:
+        name: for people.
+        bounds: of every matrix; None where nothing is lost.
+        metrics: SIMULATED.
+        loss: ESTIMATED, nats a token; None where nothing is lost.
+    """
+
+    name: str
+    bounds: Bounds | None
+    metrics: Metrics
+    loss: Predicted | None
+
+
+@dataclass(frozen=True)
+class Optimized:
+    """The fastest table of bounds within a budget.
+
+    Attributes:
+        budget: that was asked for.
+        nats: the divergence that goes with it, nats a token.
+        goal: what is least.
+        by: what has a bound of its own.
+        found: the search.
+        bounds: the answer.
+        best: the same, with what it takes and loses.
+        others: what it is held against: no compression, where that is calibrated, and the loosest
+            single bound within the budget.
+        rungs: how many places have each bound.
+    """
+
+    budget: Budget
+    nats: float
+    goal: Goal
+    by: By
+    found: Found
+    bounds: Bounds
+    best: Row
+    others: tuple[Row, ...]
+    rungs: dict[float, int]
+
+
+def optimize(
+    case: Case,
+    sensitivity: Sensitivity,
+    budget: Budget,
+    by: By = "layer",
+    goal: Goal = "tpot",
+    progress: Progress = lambda *_: None,
+) -> Optimized:
+    """Choose the bounds of the case's codec.
+
+    Args:
+        case: trace, policy, machine and link; the policy's own bound does not matter.
+        sensitivity: of the model, with absolute bounds.
+        budget: what may be lost.
+        by: what has a bound of its own.
+        goal: what is to be least.
+        progress: for a display.
+
+    Raises:
+        InputError: as for `ladder_of`, `Budget.nats` and `fastest`.
+    """
+    ladder = ladder_of(sensitivity, case.calibration, case.policy.codec, by)
+    nats = budget.nats(sensitivity)
+
+    def metrics_of(choice: Choice) -> Metrics:
+        return _with(case, ladder.table(choice)).predict()
+
+    def latency(choice: Choice) -> float:
+        metrics = metrics_of(choice)
+        return metrics.tpot_s if goal == "tpot" else metrics.ttft_s
+
+    problem = Problem(ladder.losses, nats, latency)
+    found = fastest(problem, progress)
+
+    def row(name: str, choice: Choice) -> Row:
+        table = ladder.table(choice)
+        return Row(name, table, metrics_of(choice), sensitivity.predict(table))
+
+    single = uniform(problem)
+    others = [row(f"one bound, {ladder.bounds[single[0]].value:g}", single)]
+    if any(one.codec == "raw" for one in case.calibration.codecs):
+        raw = case.with_policy(codec="raw", bound=0.0, bounds=None).predict()
+        others.insert(0, Row("raw", None, raw, None))
+    counts = np.bincount(found.choice, minlength=len(ladder.bounds)).tolist()
+    return Optimized(
+        budget=budget,
+        nats=nats,
+        goal=goal,
+        by=by,
+        found=found,
+        bounds=ladder.table(found.choice),
+        best=row(f"optimised by {by}", found.choice),
+        others=tuple(others),
+        rungs={bound.value: count for bound, count in zip(ladder.bounds, counts, strict=True)},
+    )
+
+
+def _with(case: Case, table: Bounds) -> Case:
+    return case.with_policy(bound=0.0, bounds=table)
