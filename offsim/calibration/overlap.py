@@ -26,7 +26,7 @@ INTERRUPTED = 10.0
 """Compute that takes so many times its median was interrupted by something else."""
 MOST_LOST = 0.8
 """Of a second together that a decoder can be said to lose."""
-MOST_HELD = 0.9
+MOST_HELD = 0.98
 """The same of compute, which small work in many calls can stop nearly altogether."""
 FEWEST = 8
 """Samples by which a slowdown can be told."""

@@ -26,7 +26,7 @@ MOST_S = 150e-6
 """Nor by more than this: what parts miss are threads that wake and wait for the interpreter, once a
 load. That does not grow with the expert, so that what is left over in the prompts of large experts
 has other causes, such as memory that is touched for the first time."""
-SLOWDOWNS = (1.0, 10.0)
+SLOWDOWNS = (1.0, 50.0)
 """Within which a slowdown of compute is sought."""
 STEP = 1.15
 """To the second value that is tried."""
