@@ -6,7 +6,7 @@ from offsim.cli.devices import Device
 from offsim.codec import codec_named
 from offsim.runtime.devices import device_named
 from offsim.study.calibrate import FULL, SEED
-from offsim.study.samplers import ComputeSampler
+from offsim.study.compute_sampler import ComputeSampler
 from offsim.study.study import embedded
 
 
