@@ -11,7 +11,8 @@ import numpy as np
 import torch
 
 from offsim.codec.cuszp import decode_into, encode_array
-from offsim.codec.cuszp_kernels import Loops, kernels
+from offsim.codec.cuszp_kernels import kernels
+from offsim.codec.cuszp_kernels.loops import Loops
 from offsim.codec.sz3 import Sz3
 
 COUNT = 1 << 24

@@ -1,7 +1,7 @@
 """Error bounds as designers state them, and the absolute bound that each comes to."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -82,6 +82,24 @@ class Bound:
             squares = (float(part.sub_(mean).square_().sum()) for part in _widened(kept))
             unit = math.sqrt(sum(squares) / count)
         return self.value * unit
+
+
+def absolute_bounds(
+    matrices: Iterable[torch.Tensor], bounds: Sequence[Bound]
+) -> tuple[Iterable[torch.Tensor], list[float]]:
+    """What the bounds of an expert come to.
+
+    Args:
+        matrices: of the expert, as for `Bound.absolute`.
+        bounds: one a matrix.
+
+    Returns:
+        The matrices, which were only gone through where a bound is a statistic of them, and each
+        bound in the unit of the weights.
+    """
+    held = [] if all(bound.kind == "abs" for bound in bounds) else list(matrices)
+    wanted = {bound: bound.absolute(held) for bound in bounds}
+    return held or matrices, [wanted[bound] for bound in bounds]
 
 
 def _widened(matrices: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:

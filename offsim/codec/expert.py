@@ -1,7 +1,9 @@
 """One expert as blobs: its three matrices, each with its own bound."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from functools import partial
+from itertools import repeat
 
 import numpy as np
 import numpy.typing as npt
@@ -10,7 +12,7 @@ import torch
 from offsim.codec.base import Codec
 from offsim.codec.blob import Blob
 from offsim.codec.bounded import decode, encode
-from offsim.codec.bounds import Bound
+from offsim.codec.bounds import Bound, absolute_bounds
 from offsim.codec.raw import Raw
 
 
@@ -40,12 +42,13 @@ class ExpertBlob:
 
 
 def encode_expert(
-    matrices: Sequence[torch.Tensor], codec: Codec, bounds: Sequence[Bound] | float = 0.0
+    matrices: Iterable[torch.Tensor], codec: Codec, bounds: Sequence[Bound] | float = 0.0
 ) -> ExpertBlob:
     """Compress the matrices of an expert, in their stored dtype.
 
     Args:
-        matrices: any shapes; bf16, fp16 or float32.
+        matrices: any shapes; bf16, fp16 or float32. One is held at a time, unless a bound is a
+            statistic of them all.
         codec: what compresses.
         bounds: one a matrix, or one absolute bound for all; ignored by a codec that takes none. A
             `mean-abs` or other statistic is that of the expert. Where it comes to 0, because all
@@ -54,10 +57,15 @@ def encode_expert(
     Raises:
         InputError: a value that is not finite, or a bound that is not a positive number.
     """
+    # Not a loop: its variable would hold a matrix while the next one is made.
     if codec.promise != "bound":
-        return ExpertBlob(tuple(encode(matrix, codec) for matrix in matrices))
+        return ExpertBlob(tuple(map(partial(encode, codec=codec), matrices)))
     if isinstance(bounds, float):
-        bounds = [Bound(bounds)] * len(matrices)
-    wanted = {bound: bound.absolute(matrices) for bound in bounds}
-    pairs = zip(matrices, (wanted[bound] for bound in bounds), strict=True)
-    return ExpertBlob(tuple(encode(m, codec if b else Raw(), b) for m, b in pairs))
+        wanted: Iterable[float] = repeat(Bound(bounds).value)
+    else:
+        matrices, wanted = absolute_bounds(matrices, bounds)
+
+    def encoded(matrix: torch.Tensor, bound: float) -> Blob:
+        return encode(matrix, codec if bound else Raw(), bound)
+
+    return ExpertBlob(tuple(map(encoded, matrices, wanted)))

@@ -2,7 +2,7 @@
 
 import math
 import warnings
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -94,8 +94,16 @@ class CheckpointExperts:
         Raises:
             InputError: a file cannot be read any more.
         """
+        return tuple(self.each_matrix(layer, expert))
+
+    def each_matrix(self, layer: int, expert: int) -> Iterator[torch.Tensor]:
+        """The same, each read when it is asked for; who drops one before has memory for the next.
+
+        Raises:
+            InputError: a file cannot be read any more.
+        """
         names = self._blocks[layer].names(expert)
-        return self.layout.matrices([self._weights(name, expert) for name in names])
+        return self.layout.matrices(self._weights(name, expert) for name in names)
 
     @property
     def note(self) -> str:

@@ -1,8 +1,8 @@
 """The tensors of a checkpoint folder: which file has which, and reading one at a time.
 
 Only safetensors files are read. Their headers are read once, when the folder is opened; a tensor,
-or one slice of it, is copied out of a memory map that is closed again, so that no more than that
-slice stays in memory.
+or one slice of it, is read straight into memory of its own, because each new page of a memory map
+costs more than the copy.
 """
 
 import json
@@ -22,6 +22,23 @@ from offsim.files import read_text
 CONFIG, INDEX, WHOLE = "config.json", "model.safetensors.index.json", "model.safetensors"
 NUMBERED = re.compile(r"(.*)-(\d+)-of-(\d+)\.safetensors")
 PICKLED = ("*.bin", "*.pt", "*.pth")
+LENGTH_BYTES = 8
+"""Of a safetensors file, before its header: how long that is."""
+DTYPES = {
+    "F64": torch.float64,
+    "F32": torch.float32,
+    "F16": torch.float16,
+    "BF16": torch.bfloat16,
+    "F8_E4M3": torch.float8_e4m3fn,
+    "F8_E8M0": torch.float8_e8m0fnu,
+    "I64": torch.int64,
+    "I32": torch.int32,
+    "I16": torch.int16,
+    "I8": torch.int8,
+    "U8": torch.uint8,
+    "BOOL": torch.bool,
+}
+"""Of what is read."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,11 +49,13 @@ class Place:
         file: that has it.
         dtype: as safetensors writes it, such as BF16.
         shape: of it.
+        start: of its bytes in the file.
     """
 
     file: Path
     dtype: str
     shape: tuple[int, ...]
+    start: int
 
 
 class Shards:
@@ -76,15 +95,23 @@ class Shards:
         """A tensor, or its slice `part` of the first axis, in memory of its own, as stored.
 
         Raises:
-            InputError: its file cannot be read any more.
+            InputError: its file cannot be read any more, or offsim does not know its dtype.
         """
-        with opened(self.tensors[name].file) as tensors:
-            found = tensors.get_tensor(name) if part is None else tensors.get_slice(name)[part]
-            copied: torch.Tensor = found.clone()
-        return copied
+        place = self.tensors[name]
+        if place.dtype not in DTYPES:
+            raise InputError(
+                f"{place.file}: {name} is stored as {place.dtype}; offsim reads {', '.join(DTYPES)}"
+            )
+        shape, start = place.shape, place.start
+        found = torch.empty(shape if part is None else shape[1:], dtype=DTYPES[place.dtype])
+        if part is not None:
+            start += part * found.nbytes
+        _fill(found.view(-1).view(torch.uint8).numpy().data, place.file, start)
+        return found
 
     def _add(self, file: Path) -> None:
         with opened(file) as tensors:
+            starts = _starts(file)
             for name in tensors.keys():  # noqa: SIM118  # not a dict
                 place = tensors.get_slice(name)
                 if name in self.tensors:
@@ -92,7 +119,9 @@ class Shards:
                         f"{file}: it has the tensor {name} that {self.tensors[name].file.name} has "
                         f"too; remove the file that is not of this checkpoint, or add {INDEX}"
                     )
-                self.tensors[name] = Place(file, place.get_dtype(), tuple(place.get_shape()))
+                self.tensors[name] = Place(
+                    file, place.get_dtype(), tuple(place.get_shape()), starts[name]
+                )
 
     def _check(self, index: Path, owners: Mapping[str, str]) -> None:
         for name, owner in owners.items():
@@ -111,12 +140,47 @@ def opened(file: Path) -> Iterator[Any]:
         InputError: there is no such file, or it is damaged or cut.
     """
     if not file.is_file():
-        raise InputError(f"{file}: no such file; it is a part of the checkpoint, download it again")
+        raise InputError(_gone(file))
     try:
         with safe_open(file, "pt") as tensors:
             yield tensors
     except (SafetensorError, OSError) as error:
         raise InputError(f"{file}: not a safetensors file, or a cut one ({error})") from error
+
+
+def _starts(file: Path) -> dict[str, int]:
+    """Where the bytes of each tensor of a safetensors file start, by its name."""
+    with file.open("rb") as data:
+        length = int.from_bytes(data.read(LENGTH_BYTES), "little")
+        fields = json.loads(data.read(length))
+    fields.pop("__metadata__", None)
+    return {
+        name: LENGTH_BYTES + length + about["data_offsets"][0] for name, about in fields.items()
+    }
+
+
+def _fill(room: memoryview, file: Path, start: int) -> None:
+    """Read bytes of a file, from `start` on, until the room is full.
+
+    Raises:
+        InputError: there is no such file, or it has become shorter, or the disk fails.
+    """
+    try:
+        with file.open("rb", buffering=0) as data:
+            data.seek(start)
+            while len(room):
+                count = data.readinto(room)
+                if not count:
+                    raise InputError(f"{file}: it has been cut since; download it again")
+                room = room[count:]
+    except FileNotFoundError as error:
+        raise InputError(_gone(file)) from error
+    except OSError as error:
+        raise InputError(f"{file}: cannot be read ({error.strerror}); look at the disk") from error
+
+
+def _gone(file: Path) -> str:
+    return f"{file}: no such file; it is a part of the checkpoint, download it again"
 
 
 def config_in(path: Path) -> dict[str, Any]:

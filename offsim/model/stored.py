@@ -5,7 +5,7 @@ has which.
 """
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
 
 import torch
@@ -46,8 +46,8 @@ class StoredAs:
         """Whether a layer with tensors of these names is stored so."""
         return {*self.names, *([self.beside] if self.beside else [])} <= set(names)
 
-    def matrices(self, parts: list[torch.Tensor]) -> tuple[torch.Tensor, ...]:
-        """Gate, up and down of what the names stand for.
+    def matrices(self, parts: Iterable[torch.Tensor]) -> Iterator[torch.Tensor]:
+        """Gate, up and down of what the names stand for; the next part is taken when it is needed.
 
         Args:
             parts: the 2-D tensors of one expert, in the order of `names`, not packed any more.
@@ -55,13 +55,15 @@ class StoredAs:
         Returns:
             Gate [width, hidden], up [width, hidden] and down [hidden, width], contiguous.
         """
-        if self.transposed:
-            parts = [part.t() for part in parts]
-        if len(parts) == 2:
-            both, down = parts
-            gate, up = (both[0::2], both[1::2]) if self.interleaved else both.chunk(2)
-            parts = [gate, up, down]
-        return tuple(part.contiguous() for part in parts)
+        each = map(torch.t, parts) if self.transposed else iter(parts)
+        if len(self.names) == 2:
+            yield from self._halves(next(each))
+        yield from map(torch.Tensor.contiguous, each)  # holds none while the next one is made
+
+    def _halves(self, both: torch.Tensor) -> list[torch.Tensor]:
+        """Gate and up of the tensor that has both, contiguous."""
+        halves = (both[0::2], both[1::2]) if self.interleaved else both.chunk(2)
+        return [half.contiguous() for half in halves]
 
 
 LAYOUTS = (

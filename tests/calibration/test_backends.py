@@ -5,7 +5,8 @@ import torch
 
 from offsim.calibration.backends import Backend, CpuBackend, OfficialBackend, measure_backends
 from offsim.codec.cuszp import decode_stream, encode_stream
-from offsim.codec.cuszp_kernels import MODES, Loops, kernels
+from offsim.codec.cuszp_kernels import MODES, kernels
+from offsim.codec.cuszp_kernels.loops import Loops
 from offsim.errors import RunError
 from tests.codec.cuszp_kernels.test_official import StandIn, build
 

@@ -1,3 +1,6 @@
+import weakref
+from collections.abc import Iterator, Sequence
+
 import numpy as np
 import pytest
 import torch
@@ -84,3 +87,31 @@ def test_weights_that_are_all_equal_are_stored_raw_under_a_relative_bound() -> N
     expert = encode_expert(same, codec_named("sz3"), (Bound(0.1, "sigma"),) * 3)
     assert {blob.header.codec for blob in expert.blobs} == {"raw"}
     assert_same_bits(expert.decoded(0), same[0])
+
+
+def one_at_a_time() -> Iterator[torch.Tensor]:
+    """The matrices, each made once the one before it is gone."""
+    for seed, shape in enumerate(SHAPES):
+        made = weights_like(*shape, seed=seed)
+        gone = weakref.ref(made)
+        yield made
+        del made
+        assert gone() is None
+
+
+@pytest.mark.parametrize("bounds", [1e-3, (Bound(1e-3),) * 3])
+@pytest.mark.parametrize("name", ["cuszp", "sz3", "raw"])
+def test_one_matrix_is_held_at_a_time(name: str, bounds: float | Sequence[Bound]) -> None:
+    found = encode_expert(one_at_a_time(), codec_named(name), bounds)
+    assert_same_blobs(found, encode_expert(matrices(), codec_named(name), bounds))
+
+
+def test_a_statistic_is_of_all_matrices_that_come_one_at_a_time() -> None:
+    codec, bounds = codec_named("cuszp"), (Bound(0.5, "sigma"),) * 3
+    found = encode_expert(iter(matrices()), codec, bounds)
+    assert_same_blobs(found, encode_expert(matrices(), codec, bounds))
+
+
+def assert_same_blobs(found: ExpertBlob, expected: ExpertBlob) -> None:
+    for one, other in zip(found.blobs, expected.blobs, strict=True):
+        assert one.to_bytes() == other.to_bytes()

@@ -207,6 +207,15 @@ def test_mxfp4_is_what_transformers_makes_of_it(tmp_path: Path) -> None:
             assert torch.equal(out, down[expert].t())
 
 
+def test_a_matrix_is_read_when_it_is_asked_for(tmp_path: Path) -> None:
+    tensors = each()
+    found = open_experts(checkpoint(tmp_path, tensors)).each_matrix(1, 2)
+    assert torch.equal(next(found), matrices(tensors, 1, 2)[0])
+    (tmp_path / "a.safetensors").unlink()
+    with pytest.raises(InputError, match=r"a\.safetensors: no such file"):
+        next(found)
+
+
 def test_layers_that_predict_later_tokens_are_left_out(tmp_path: Path) -> None:
     tensors = each() | each(1, 3, "model.layers.2.mlp.") | each(1, 3, "mtp.layers.{}.mlp.")
     assert_same(open_experts(checkpoint(tmp_path, tensors)), tensors, torch.bfloat16)

@@ -6,7 +6,7 @@ import torch
 from safetensors.torch import save_file
 
 from offsim.errors import FormatError, InputError, OffsimError
-from offsim.model.shards import INDEX, Shards, config_in
+from offsim.model.shards import DTYPES, INDEX, Shards, config_in
 
 A, B = torch.arange(12.0).view(3, 4), torch.arange(6).view(2, 3).bfloat16()
 
@@ -146,3 +146,45 @@ def test_a_file_that_goes_away_is_named(tmp_path: Path) -> None:
     (tmp_path / "model-00001-of-00002.safetensors").unlink()
     with pytest.raises(InputError, match=r"model-00001-of-00002\.safetensors: no such file"):
         shards.read("a")
+
+
+def test_a_file_that_has_been_cut_since_is_named(tmp_path: Path) -> None:
+    shards = Shards(two_files(tmp_path))
+    file = tmp_path / "model-00002-of-00002.safetensors"
+    file.write_bytes(file.read_bytes()[:-1])
+    with pytest.raises(InputError, match=r"model-00002-of-00002\.safetensors: it has been cut"):
+        shards.read("b")
+    assert torch.equal(shards.read("a"), A)
+
+
+def test_a_disk_that_fails_is_named(tmp_path: Path) -> None:
+    shards = Shards(two_files(tmp_path))
+    (tmp_path / "model-00002-of-00002.safetensors").unlink()
+    (tmp_path / "model-00002-of-00002.safetensors").mkdir()
+    with pytest.raises(InputError, match=r"cannot be read \(Is a directory\)"):
+        shards.read("b")
+
+
+@pytest.mark.parametrize("name", DTYPES)
+def test_each_dtype_comes_as_it_is_stored(tmp_path: Path, name: str) -> None:
+    stored = torch.tensor([[0, 1], [1, 0], [1, 1]]).to(DTYPES[name])
+    save_file({"first": torch.ones(3), "t": stored}, tmp_path / "model.safetensors")
+    shards = Shards(tmp_path)
+    assert shards.tensors["t"].dtype == name
+    for part in (None, 0, 2):
+        found, expected = shards.read("t", part), stored if part is None else stored[part]
+        assert found.dtype == expected.dtype
+        assert torch.equal(found.view(torch.uint8), expected.view(torch.uint8))
+
+
+def test_a_dtype_that_is_not_read(tmp_path: Path) -> None:
+    save_file({"t": torch.ones(2, dtype=torch.complex64)}, tmp_path / "model.safetensors")
+    with pytest.raises(InputError, match="t is stored as C64; offsim reads F64, "):
+        Shards(tmp_path).read("t")
+
+
+def test_tensors_without_an_axis_or_a_value(tmp_path: Path) -> None:
+    tensors = {"number": torch.tensor(2.5), "nothing": torch.empty(0, 3)}
+    save_file(tensors, tmp_path / "model.safetensors")
+    for name, tensor in tensors.items():
+        assert torch.equal(Shards(tmp_path).read(name), tensor)

@@ -11,10 +11,9 @@ import numpy.typing as npt
 import torch
 
 from offsim.codec.cuszp_kernels.layout import MODES
-from offsim.codec.cuszp_kernels.loops import Loops
 from offsim.codec.cuszp_kernels.native import Native, library
 
-__all__ = ["MODES", "Kernels", "Loops", "Native", "kernels", "library"]
+__all__ = ["MODES", "Kernels", "Native", "kernels", "library"]
 
 
 class Kernels(Protocol):
@@ -78,4 +77,6 @@ def kernels() -> Kernels:
             return Native(path)
         except OSError:  # compiled for another kind of machine
             pass
+    from offsim.codec.cuszp_kernels.loops import Loops
+
     return Loops()

@@ -5,6 +5,7 @@ import pytest
 
 from offsim.cli.probes import libraries, packages
 from offsim.codec import cuszp_kernels
+from offsim.codec.cuszp_kernels.loops import Loops
 from offsim.simulate.fast import compiled
 
 
@@ -33,7 +34,7 @@ def test_the_core_is_compiled_or_its_absence_is_told(
     path = cuszp_kernels.library()
     if path is not None:
         assert libraries.core().state == "works"
-    loops = cuszp_kernels.Loops()
+    loops = Loops()
     monkeypatch.setattr(cuszp_kernels, "kernels", lambda: loops)
     monkeypatch.setattr(cuszp_kernels, "library", lambda: tmp_path / "core.so")
     assert libraries.core().state == "FAILS"  # it is there and was not loaded

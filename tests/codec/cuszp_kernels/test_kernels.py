@@ -12,8 +12,9 @@ from hypothesis.extra import numpy as hnp
 
 from offsim.codec import cuszp_kernels
 from offsim.codec.cuszp import decode_into, decode_stream, encode_stream
-from offsim.codec.cuszp_kernels import MODES, Kernels, Loops, Native, kernels, library
+from offsim.codec.cuszp_kernels import MODES, Kernels, Native, kernels, library
 from offsim.codec.cuszp_kernels.layout import inverse_of, rate_area_of
+from offsim.codec.cuszp_kernels.loops import Loops
 from offsim.codec.cuszp_kernels.native import LEVELS
 
 from .. import cuszp_reference as reference
