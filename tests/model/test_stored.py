@@ -23,7 +23,7 @@ EACH_LAYOUT = pytest.mark.parametrize("layout", LAYOUTS, ids=lambda layout: layo
 
 @EACH_LAYOUT
 def test_matrices_are_as_offsim_has_them(layout: StoredAs) -> None:
-    found = layout.matrices(list(PARTS[layout.title]))
+    found = list(layout.matrices(list(PARTS[layout.title])))
     assert all(matrix.is_contiguous() for matrix in found)
     for matrix, expected in zip(found, (GATE, UP, DOWN), strict=True):
         assert torch.equal(matrix, expected)
