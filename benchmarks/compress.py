@@ -104,8 +104,7 @@ def memory(process: int) -> Memory:
 def timed(*command: str | Path) -> tuple[str, float]:
     """What a command prints, and its seconds."""
     start = perf_counter()
-    ended = subprocess.run(list(map(str, command)), stdout=subprocess.PIPE, text=True)
-    check(ended.returncode, *command)
+    ended = subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True)
     return ended.stdout, perf_counter() - start
 
 
@@ -116,14 +115,9 @@ def watched(*command: str | Path) -> Memory:
         while program.poll() is None:
             peak |= memory(program.pid)
             sleep(0.02)
-    check(program.returncode, *command)
+    if program.returncode:
+        raise subprocess.CalledProcessError(program.returncode, command)
     return peak
-
-
-def check(code: int, *command: str | Path) -> None:
-    """End where a command failed."""
-    if code:
-        sys.exit(f"{' '.join(map(str, command))} ended with {code}")
 
 
 def own(

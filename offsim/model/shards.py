@@ -6,7 +6,6 @@ costs more than the copy.
 """
 
 import json
-import math
 import re
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager
@@ -107,9 +106,10 @@ class Shards:
         dtype = DTYPES[place.dtype]
         shape = place.shape if part is None else place.shape[1:]
         # Not of torch, whose aligned memory fits badly where such memory was freed.
-        room = np.empty(math.prod(shape) * dtype.itemsize, np.uint8)
-        _fill(room.data, place.file, place.start + (part or 0) * len(room))
-        return torch.from_numpy(room).view(dtype).view(shape)
+        room = np.empty(shape, f"i{dtype.itemsize}")
+        start = place.start + (part or 0) * room.nbytes
+        _fill(room.reshape(-1).view(np.uint8).data, place.file, start)
+        return torch.from_numpy(room).view(dtype)
 
     def _add(self, file: Path) -> None:
         with opened(file) as tensors:
