@@ -8,6 +8,7 @@ the program that starts them need not import it.
 import ctypes
 import json
 import multiprocessing
+import platform
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -145,8 +146,8 @@ def _keep_freed_memory() -> None:
     It gives memory back to the system as soon as it can, and fresh pages take a fifth of the time
     in which an expert is encoded.
     """
-    library = ctypes.CDLL(None)
-    if hasattr(library, "mallopt"):
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
         library.mallopt(M_TRIM_THRESHOLD, NEVER)
         library.mallopt(M_MMAP_THRESHOLD, OWN_PAGES)
 
