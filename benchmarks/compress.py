@@ -2,7 +2,8 @@
 
 The codec's own speed is that of `encode_expert` on an expert in memory, in as many processes,
 measured before and after: it encodes and verifies the bound as `offsim compress` does, and neither
-reads nor writes. Memory is that of all processes together (PSS: shared pages count once).
+reads nor writes. Memory is that of all processes together (PSS: shared pages count once). It is
+that of a second run, since who looks at it again and again takes time from what is measured.
 """
 
 import argparse
@@ -11,7 +12,6 @@ import multiprocessing
 import os
 import subprocess
 import sys
-import tempfile
 from collections import Counter
 from collections.abc import Iterator
 from multiprocessing import connection, synchronize
@@ -101,19 +101,23 @@ def memory(process: int) -> Memory:
     return total
 
 
-def watched(*command: str | Path) -> tuple[str, Memory, float]:
-    """What a command prints, the most memory of each kind that it had, and its seconds."""
-    start, peak = perf_counter(), Counter[str]()
-    with tempfile.TemporaryFile("w+") as printed:
-        with subprocess.Popen(list(map(str, command)), stdout=printed) as program:
-            while program.poll() is None:
-                peak |= memory(program.pid)
-                sleep(0.02)
-        if program.returncode:
-            sys.exit(f"{' '.join(map(str, command))} ended with {program.returncode}")
-        seconds = perf_counter() - start
-        printed.seek(0)
-        return printed.read(), peak, seconds
+def timed(*command: str | Path) -> tuple[str, float]:
+    """What a command prints, and its seconds."""
+    start = perf_counter()
+    ended = subprocess.run(list(map(str, command)), check=True, stdout=subprocess.PIPE, text=True)
+    return ended.stdout, perf_counter() - start
+
+
+def watched(*command: str | Path) -> Memory:
+    """The most memory of each kind that a command has."""
+    peak = Counter[str]()
+    with subprocess.Popen(list(map(str, command)), stdout=subprocess.DEVNULL) as program:
+        while program.poll() is None:
+            peak |= memory(program.pid)
+            sleep(0.02)
+    if program.returncode:
+        raise subprocess.CalledProcessError(program.returncode, command)
+    return peak
 
 
 def own(
@@ -176,17 +180,20 @@ def measure(folder: Path, codecs: list[str], jobs: int) -> None:
     offsim = Path(sys.executable).with_name("offsim")
     sample = ("codecs", "bench", "--checkpoint", checkpoint, "--experts", "4", "--repeats", "1")
     for command in (
-        ("model", checkpoint),
-        (*sample, "--codec", "cuszp", "--bound", str(BOUND.value)),
+        (offsim, "model", checkpoint),
+        (offsim, *sample, "--codec", "cuszp", "--bound", str(BOUND.value)),
     ):
-        _, peak, seconds = watched(offsim, *command)
-        print(f"offsim {' '.join(map(str, command[:2]))}: {seconds:.1f} s, peak {shown(peak)}")
+        _, seconds = timed(*command)
+        name = " ".join(map(str, command[1:3]))
+        print(f"offsim {name}: {seconds:.1f} s, peak {shown(watched(*command))}")
     total = sum(path.stat().st_size for path in checkpoint.glob("*.safetensors"))
     for codec in codecs:
-        rates = [own_rate(codec, jobs)]
         out = folder / f"out-{codec}"
         command = (sys.executable, __file__, "--run", codec, "--jobs", str(jobs), folder)
-        text, peak, seconds = watched(*command)
+        peak = watched(*command)
+        empty(out)
+        rates = [own_rate(codec, jobs)]
+        text, seconds = timed(*command)
         rates.append(own_rate(codec, jobs))
         found = json.loads(text)
         rate, codec_rate = total / found["seconds"], sum(rates) / 2
@@ -195,12 +202,16 @@ def measure(folder: Path, codecs: list[str], jobs: int) -> None:
             f"{codec_rate / MB:.0f} ({rates[0] / MB:.0f} before, {rates[1] / MB:.0f} after): "
             f"{rate / codec_rate:.2f} of it; {seconds:.1f} s with the start; peak {shown(peak)}"
         )
-        _, peak, seconds = watched(
-            offsim, "verify", out, "--checkpoint", checkpoint, "--jobs", str(jobs)
-        )
+        command = (offsim, "verify", out, "--checkpoint", checkpoint, "--jobs", str(jobs))
+        _, seconds = timed(*command)
+        peak = watched(*command)
         print(f"{codec} verified with the checkpoint: {seconds:.1f} s, peak {shown(peak)}")
-        for path in out.iterdir():
-            path.unlink()
+        empty(out)
+
+
+def empty(folder: Path) -> None:
+    for path in folder.iterdir():
+        path.unlink()
 
 
 def main() -> None:

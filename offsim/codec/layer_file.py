@@ -65,14 +65,15 @@ class MappedBlob(Blob):
         header: of the blob.
         view: the payload, as the file has it.
         place: where that is, for people.
+        whole: whether the checksum is known to hold.
     """
 
     _view: memoryview
     _place: str
     _whole: bool
 
-    def __init__(self, header: Header, view: memoryview, place: str) -> None:
-        values = {"header": header, "_view": view, "_place": place, "_whole": False}
+    def __init__(self, header: Header, view: memoryview, place: str, whole: bool) -> None:
+        values = {"header": header, "_view": view, "_place": place, "_whole": whole}
         for name, value in values.items():
             object.__setattr__(self, name, value)  # a blob is frozen
 
@@ -129,12 +130,16 @@ class LayerFile:
 
     def blob(self, expert: int) -> ExpertBlob:
         """One expert, mapped: no byte of it is read, and no checksum looked at, before its use."""
+        return self._blob(expert, whole=False)
+
+    def _blob(self, expert: int, whole: bool) -> ExpertBlob:
         return ExpertBlob(
             tuple(
                 MappedBlob(
                     part.header,
                     self._data[part.start : part.start + part.header.payload_bytes],
                     f"{self.path}: expert {expert}, matrix {matrix}",
+                    whole,
                 )
                 for matrix, part in enumerate(self.experts[expert])
             )
@@ -160,8 +165,8 @@ class LayerFile:
         if end != self._end:
             raise FormatError(f"{self.path}: bytes stand between its records and its index")
 
-    def check_record(self, expert: int) -> None:
-        """See that the record of an expert is what the index says, to the last byte.
+    def check_record(self, expert: int) -> ExpertBlob:
+        """The same, once its record was seen to be what the index says, to the last byte.
 
         Raises:
             FormatError: it is not.
@@ -178,6 +183,7 @@ class LayerFile:
                 or any(self._data[payload_end:end])
             ):
                 raise FormatError(f"{self.path}: expert {expert}, matrix {matrix} is damaged")
+        return self._blob(expert, whole=True)
 
 
 def layer_head(about: dict[str, Any]) -> bytes:

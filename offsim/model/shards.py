@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError, safe_open
 
@@ -102,12 +103,13 @@ class Shards:
             raise InputError(
                 f"{place.file}: {name} is stored as {place.dtype}; offsim reads {', '.join(DTYPES)}"
             )
-        shape, start = place.shape, place.start
-        found = torch.empty(shape if part is None else shape[1:], dtype=DTYPES[place.dtype])
-        if part is not None:
-            start += part * found.nbytes
-        _fill(found.view(-1).view(torch.uint8).numpy().data, place.file, start)
-        return found
+        dtype = DTYPES[place.dtype]
+        shape = place.shape if part is None else place.shape[1:]
+        # Not of torch, whose aligned memory fits badly where such memory was freed.
+        room = np.empty(shape, f"i{dtype.itemsize}")
+        start = place.start + (part or 0) * room.nbytes
+        _fill(room.reshape(-1).view(np.uint8).data, place.file, start)
+        return torch.from_numpy(room).view(dtype)
 
     def _add(self, file: Path) -> None:
         with opened(file) as tensors:

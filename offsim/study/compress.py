@@ -1,9 +1,9 @@
 """Compresses the experts of a checkpoint into a folder, on several cores and resumably.
 
 Experts go to processes in order. Each reads and encodes one, says how large it came out, is told
-its place in the file of the layer once those before it have theirs, and writes it there itself: no
-payload crosses a process border, and the bytes of a file do not depend on who was faster. What was
-killed goes on behind the last whole record of each file.
+its place in the file of the layer once those before it have theirs, and writes it there itself
+while it encodes the next: no payload crosses a process border, and the bytes of a file do not
+depend on who was faster. What was killed goes on behind the last whole record of each file.
 """
 
 import os
@@ -123,7 +123,8 @@ def compress(
         out: folder; what it has of the same job is kept and not done again.
         codec: name, such as `cuszp:mode=plain`.
         bounds: of every matrix; None for a codec that takes none.
-        jobs: processes, at least 1. Each holds one expert. The bytes do not depend on it.
+        jobs: processes, at least 1. Each holds a matrix and the blobs of two experts. The bytes do
+            not depend on it.
         tell: called with the rate and the time left, and the share that is done.
         note: called with what a reader of the ratio must know.
 
@@ -240,8 +241,8 @@ def _encode(hands: Hands, growing: dict[int, _Growing], pace: "_Pace") -> None:
         for layer, file in growing.items()
         for expert in range(file.written, file.count)
     )
-    busy: dict[Hand, tuple[int, int]] = {}
-    known = {hands.each[0]}
+    encoding: dict[Hand, tuple[int, int]] = {}
+    writing: dict[Hand, tuple[int, int]] = {}
     with ThreadPoolExecutor(1) as finisher:
         finishing = [
             finisher.submit(file.finish) for file in growing.values() if file.written == file.count
@@ -249,43 +250,47 @@ def _encode(hands: Hands, growing: dict[int, _Growing], pace: "_Pace") -> None:
 
         def give(hand: Hand) -> None:
             if tasks:
-                layer, expert = busy[hand] = tasks.popleft()
+                layer, expert = encoding[hand] = tasks.popleft()
                 hand.say({"layer": layer, "expert": expert})
+            else:
+                hand.say({})
+
+        def written(hand: Hand) -> None:
+            if hand not in writing:  # there was none before
+                return
+            file = growing[writing.pop(hand)[0]]
+            file.written += 1
+            if file.written == file.count:
+                finishing.append(finisher.submit(file.finish))
+            pace.one_more()
 
         give(hands.each[0])
-        while busy:
+        while encoding or writing:
             for hand in hands.wait():
-                message = _heard(hand, busy)
-                if hand not in known:
-                    known.add(hand)
-                    give(hand)
-                    continue
-                layer, expert = busy[hand]
-                file = growing[layer]
+                message = _heard(hand, encoding.get(hand) or writing.get(hand))
                 if "headers" in message:
+                    layer, expert = writing[hand]
                     headers = [Header.model_validate(one) for one in message["headers"]]
-                    file.place(expert, hand, headers)
+                    growing[layer].place(expert, hand, headers)
                     continue
-                file.written += 1
-                if file.written == file.count:
-                    finishing.append(finisher.submit(file.finish))
-                pace.one_more()
-                del busy[hand]
-                give(hand)
+                written(hand)
+                if hand in encoding:
+                    writing[hand] = encoding.pop(hand)
+                if "written" not in message:
+                    give(hand)
             _raise_what_failed(finishing)
         pace.at_the_end()
         for future in finishing:
             future.result()
 
 
-def _heard(hand: Hand, busy: dict[Hand, tuple[int, int]]) -> Message:
+def _heard(hand: Hand, over: tuple[int, int] | None) -> Message:
     try:
         return hand.hear()
     except RunError as error:
         where = "at its start"
-        if hand in busy:
-            layer, expert = busy[hand]
-            where = f"over expert {expert} of MoE layer {layer}"
+        if over is not None:
+            where = f"over expert {over[1]} of MoE layer {over[0]}"
         raise RunError(f"{error} {where}; {GO_ON}") from error
 
 

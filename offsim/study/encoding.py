@@ -4,15 +4,20 @@ import errno
 import mmap
 import os
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from hashlib import sha256
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+import torch
+
 from offsim.codec.base import Buffer
 from offsim.codec.blob import DTYPE_NAMES
 from offsim.codec.bounded import decode, largest_error
-from offsim.codec.expert import encode_expert
+from offsim.codec.bounds import absolute_bounds
+from offsim.codec.expert import ExpertBlob, encode_expert
 from offsim.codec.folder import Job, Origin, file_of
 from offsim.codec.layer_file import LayerFile, record_of
 from offsim.codec.registry import codec_named
@@ -31,8 +36,9 @@ DIRECT = getattr(os, "O_DIRECT", 0)
 def compressing(talk: Talk, about: Message) -> None:
     """Say what there is, then compress what is asked for until nobody asks.
 
-    An expert takes two messages: its size, which is answered by its place in a file once those
-    before it have theirs, and that it is written there.
+    While the next expert is encoded, a thread beside says the headers of the one before, is told
+    its place in a file once those before that have theirs, and writes it there. That it has done so
+    is said by asking for another expert, or at the end.
 
     Args:
         talk: with `offsim.study.compress`.
@@ -46,22 +52,29 @@ def compressing(talk: Talk, about: Message) -> None:
     if bounds is not None:
         bounds.table(experts.shape.layers, experts.shape.experts)  # refuses places not there
     writer, asked = Writer(), talk(_facts(experts))
-    while True:
-        layer, expert = asked["layer"], asked["expert"]
-        try:
-            blob = encode_expert(
-                experts.matrices(layer, expert),
-                codec,
-                0.0 if bounds is None else bounds.of(layer, expert),
-            )
-        except InputError as error:
-            raise InputError(f"expert {expert} of MoE layer {layer}: {error}") from error
-        parts = record_of(blob)
-        headers = [one.header.model_dump(mode="json") for one in blob.blobs]
-        place = talk({"size": sum(map(len, parts)), "headers": headers})
-        writer.write(Path(place["path"]), parts, place["start"])
-        del blob, parts  # before the next one is read
-        asked = talk({"written": True})
+
+    def write(blob: ExpertBlob) -> None:
+        place = talk({"headers": [one.header.model_dump(mode="json") for one in blob.blobs]})
+        writer.write(Path(place["path"]), record_of(blob), place["start"])
+
+    with ThreadPoolExecutor(1) as beside:
+        writing = beside.submit(lambda: None)  # there is no expert before the first
+        while asked:
+            layer, expert = asked["layer"], asked["expert"]
+            try:
+                blob = encode_expert(
+                    experts.each_matrix(layer, expert),
+                    codec,
+                    0.0 if bounds is None else bounds.of(layer, expert),
+                )
+            except InputError as error:
+                raise InputError(f"expert {expert} of MoE layer {layer}: {error}") from error
+            writing.result()  # from here on the thread says nothing
+            asked = talk({})
+            writing = beside.submit(write, blob)
+            del blob  # gone as soon as it is written
+        writing.result()
+        talk({"written": True})
 
 
 def verifying(talk: Talk, about: Message) -> None:
@@ -85,7 +98,6 @@ def verifying(talk: Talk, about: Message) -> None:
         if file is None or layer != opened:
             opened, file = layer, LayerFile(folder / file_of(layer))
         try:
-            file.check_record(expert)
             found = [*_checked(file, expert, job, experts, layer)]
             answer: Message = {"errors": found, "problem": ""}
         except (CodecError, FormatError) as error:
@@ -98,21 +110,24 @@ def _checked(
     file: LayerFile, expert: int, job: Job, experts: CheckpointExperts | None, layer: int
 ) -> Iterator[float]:
     """Decode the matrices of an expert; the largest error of each where there are originals."""
-    blobs = file.blob(expert).blobs
-    before = None if experts is None else experts.matrices(layer, expert)
+    originals: Iterable[torch.Tensor] = ()
     asked: list[float] = []
-    if before is not None and job.bounds is not None:
-        bounds = Bounds.model_validate(job.bounds).of(layer, expert)
-        asked = [bound.absolute(before) for bound in bounds]
-    for matrix, blob in enumerate(blobs):
+    if experts is not None:
+        originals = experts.each_matrix(layer, expert)
+        if job.bounds is not None:
+            bounds = Bounds.model_validate(job.bounds).of(layer, expert)
+            originals, asked = absolute_bounds(originals, bounds)
+    each = iter(originals)
+    for matrix, blob in enumerate(file.check_record(expert).blobs):
         place = f"{file.path}: expert {expert}, {MATRICES[matrix]}"
         try:
             after = decode(blob)
         except CodecError as error:
             raise FormatError(f"{place}: {error}") from error
-        if before is None:
+        if experts is None:
             continue
-        off = largest_error(before[matrix], after)
+        off = largest_error(next(each), after)
+        del after  # before the next ones are read
         if not off <= blob.header.bound:
             raise FormatError(f"{place}: off by {off:g}, and promised is {blob.header.bound:g}")
         if asked and not blob.header.bound <= asked[matrix]:
@@ -167,7 +182,7 @@ def _facts(experts: CheckpointExperts) -> dict[str, Any]:
         "experts": shape.experts,
         "hidden": shape.hidden,
         "width": shape.width,
-        "dtype": DTYPE_NAMES[experts.matrices(0, 0)[0].dtype],
+        "dtype": DTYPE_NAMES[next(experts.each_matrix(0, 0)).dtype],
         "stored_bytes": experts.stored_bytes,
         "note": experts.note,
     }
@@ -180,7 +195,8 @@ class Writer:
     """
 
     def __init__(self) -> None:
-        self._room = memoryview(mmap.mmap(-1, ROOM))  # begins at a page, as direct writes want it
+        # It begins at a page, as direct writes want it. An array is copied into without the GIL.
+        self._room = np.frombuffer(mmap.mmap(-1, ROOM), np.uint8)
 
     def write(self, path: Path, parts: list[Buffer], start: int) -> None:
         """Write at a place of a file that is there.
@@ -197,7 +213,7 @@ class Writer:
             handle = _opened_to_write(path)
             try:
                 used = 0
-                for part in (memoryview(one) for one in parts):
+                for part in (np.asarray(memoryview(one)) for one in parts):
                     done = 0
                     while done < len(part):
                         count = min(len(part) - done, ROOM - used)
@@ -218,7 +234,7 @@ class Writer:
     def _flush(self, handle: int, used: int, start: int) -> None:
         done = 0
         while done < used:
-            done += os.pwrite(handle, self._room[done:used], start + done)
+            done += os.pwrite(handle, self._room[done:used].data, start + done)
 
 
 def _opened_to_write(path: Path) -> int:

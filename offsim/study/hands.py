@@ -5,8 +5,10 @@ they are up at once and share the memory of the libraries. What they do is named
 the program that starts them need not import it.
 """
 
+import ctypes
 import json
 import multiprocessing
+import platform
 import signal
 from collections.abc import Callable
 from contextlib import suppress
@@ -20,6 +22,13 @@ import torch
 from offsim.codec.pool import interrupts_held
 from offsim.errors import InputError, OffsimError, RunError
 
+M_TRIM_THRESHOLD, M_MMAP_THRESHOLD = -1, -3
+"""Numbers of glibc's malloc.h."""
+NEVER = -1
+"""As a threshold, the largest there is."""
+OWN_PAGES = 1 << 25
+"""Bytes above which memory is had from the system, and given back to it: the most that glibc takes
+for this threshold."""
 Context = ForkServerContext | SpawnContext
 Message = dict[str, Any]
 Talk = Callable[[Message], Message]
@@ -131,9 +140,22 @@ def _context(module: str) -> Context:
     return context
 
 
+def _keep_freed_memory() -> None:
+    """Have what one expert leaves be used for the next, where the C library is glibc.
+
+    It gives memory back to the system as soon as it can, and fresh pages take a fifth of the time
+    in which an expert is encoded.
+    """
+    if platform.libc_ver()[0] == "glibc":
+        library = ctypes.CDLL(None)
+        library.mallopt(M_TRIM_THRESHOLD, NEVER)
+        library.mallopt(M_MMAP_THRESHOLD, OWN_PAGES)
+
+
 def _work(link: connection.Connection, work: str, about: Message) -> None:
     """What a process runs, until the pipe closes."""
     torch.set_num_threads(1)
+    _keep_freed_memory()
 
     def say(message: Message) -> None:
         link.send_bytes(json.dumps(message).encode())

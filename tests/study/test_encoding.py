@@ -5,14 +5,18 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from offsim.codec.layer_file import PAGE, LayerFile
+from offsim.codec.blob import Header
+from offsim.codec.expert import encode_expert
+from offsim.codec.layer_file import PAGE, LayerFile, end_of, parts_of, record_of
+from offsim.codec.registry import codec_named
 from offsim.errors import InputError
+from offsim.model.reader import open_experts
 from offsim.study import encoding
 from offsim.study.compress import compress
 from offsim.study.encoding import ROOM, Writer, check_origin, origin_of
 from offsim.study.hands import Message
 
-from .checkpoints import EXPERTS, LAYERS, mixtral_like
+from .checkpoints import EXPERTS, LAYERS, TABLE, mixtral_like
 
 
 def test_parts_are_written_one_after_the_other_at_their_place(tmp_path: Path) -> None:
@@ -53,6 +57,58 @@ def test_who_reads_experts_does_without_transformers() -> None:
     code = "import sys, offsim.study.encoding; print('transformers' in sys.modules)"
     shown = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert shown.stdout.strip() == "False"
+
+
+class Placed:
+    """Has every expert of layer 0 written into a file; what is said to be written is there."""
+
+    def __init__(self, path: Path) -> None:
+        self._path, self._sizes = path, [0]
+        self._left = iter(range(EXPERTS))
+
+    def __call__(self, message: Message) -> Message:
+        if "headers" in message:
+            headers = [Header.model_validate(one) for one in message["headers"]]
+            start = self._sizes[-1]
+            self._sizes.append(end_of(parts_of(headers, start)))
+            return {"path": str(self._path), "start": start}
+        assert self._path.stat().st_size == self._sizes[-1]
+        if "written" in message:
+            raise EOFError
+        expert = next(self._left, None)
+        return {} if expert is None else {"layer": 0, "expert": expert}
+
+
+@pytest.mark.parametrize("codec", ["cuszp", "raw"])
+def test_an_expert_is_written_before_it_is_said_so(tmp_path: Path, codec: str) -> None:
+    checkpoint, path = mixtral_like(tmp_path / "checkpoint"), tmp_path / "file"
+    path.touch()
+    bounds = TABLE.model_dump(mode="json") if codec == "cuszp" else None
+    about = {"checkpoint": str(checkpoint), "codec": codec, "bounds": bounds}
+    with pytest.raises(EOFError):
+        encoding.compressing(Placed(path), about)
+    experts = open_experts(checkpoint)
+    blobs = [
+        encode_expert(
+            experts.matrices(0, expert),
+            codec_named(codec),
+            TABLE.of(0, expert) if bounds else 0.0,
+        )
+        for expert in range(EXPERTS)
+    ]
+    assert path.read_bytes() == b"".join(part for blob in blobs for part in record_of(blob))
+
+
+def test_a_full_disk_ends_the_work(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(*_: object) -> None:
+        raise InputError("no room")
+
+    monkeypatch.setattr(Writer, "write", full)
+    checkpoint, path = mixtral_like(tmp_path / "checkpoint"), tmp_path / "file"
+    path.touch()
+    about = {"checkpoint": str(checkpoint), "codec": "raw", "bounds": None}
+    with pytest.raises(InputError, match="no room"):
+        encoding.compressing(Placed(path), about)
 
 
 class Asked:

@@ -1,12 +1,16 @@
+import mmap
 import os
+import platform
+import resource
 import signal
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 from offsim.errors import CodecError, InputError, RunError
-from offsim.study.hands import Hands, Message, Talk
+from offsim.study.hands import OWN_PAGES, Hands, Message, Talk
 
 
 def echo(talk: Talk, about: Message) -> None:
@@ -22,7 +26,16 @@ def fail(talk: Talk, about: Message) -> None:
     raise kind("so it is")
 
 
-ECHO, FAIL = (f"{__name__}:{work}" for work in ("echo", "fail"))
+def take_again(talk: Talk, about: Message) -> None:
+    """Say how many new pages memory takes that was there before."""
+    before = 0
+    for _ in range(2):
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        np.ones(about["bytes"], np.uint8)
+    talk({"pages": resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before})
+
+
+ECHO, FAIL, TAKE = (f"{__name__}:{work}" for work in ("echo", "fail", "take_again"))
 
 
 def test_each_process_is_told_and_says() -> None:
@@ -51,6 +64,13 @@ def test_each_process_is_told_and_says() -> None:
 def test_what_goes_wrong_is_said(kind: str, error: type[Exception], said: str) -> None:
     with Hands(1, FAIL, {"kind": kind}) as hands, pytest.raises(error, match=said):
         hands.each[0].hear()
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="elsewhere memory is as it is")
+def test_freed_memory_is_used_again() -> None:
+    size = OWN_PAGES // 2
+    with Hands(1, TAKE, {"bytes": size}) as hands:
+        assert hands.each[0].hear()["pages"] < size / mmap.PAGESIZE / 10
 
 
 def test_a_process_that_dies() -> None:
