@@ -10,7 +10,13 @@ from offsim.cli import display, options
 from offsim.cli.groups import Loading, Placement, Storage, grouped
 
 if TYPE_CHECKING:
+    from offsim.accuracy.sensitivity import Sensitivity
+    from offsim.study.case import Case
     from offsim.study.optimize.answer import Optimized, Row
+    from offsim.study.optimize.proof_file import Proof
+
+
+REPEATS = 9
 
 
 class By(StrEnum):
@@ -54,6 +60,16 @@ def optimize(
         Path | None,
         typer.Option(help="Table of bounds to write (YAML), for --bounds of other commands."),
     ] = None,
+    prove: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder: run and evaluate the answer and what it is held against for real, on the "
+            "embedded model, and write a page to decide by. Takes minutes.",
+        ),
+    ] = None,
+    repeats: Annotated[
+        int | None, typer.Option(help=f"Runs of each with --prove; {REPEATS} by default.", min=2)
+    ] = None,
     loading: Loading,
     placement: Placement,
     link: options.LinkSpeed = "paced",
@@ -66,7 +82,7 @@ def optimize(
     are the terms of the sensitivity, ESTIMATED.
 
     Example: offsim optimize --trace traces/embedded.safetensors --calibration machine.yaml
-    --sensitivity sensitivity --budget "kl<=0.01" --slots 3 --link 60 --out bounds.yaml
+    --sensitivity sensitivity --budget "kl<=0.01" --slots 3 --link 60 --prove proof
     """
     from offsim.accuracy.sensitivity import Sensitivity
     from offsim.calibration.schema import Calibration
@@ -75,11 +91,16 @@ def optimize(
     from offsim.files import check_writable, read_json, read_yaml, write_yaml
     from offsim.study.optimize.answer import optimize as optimized
     from offsim.study.optimize.budget import Budget
+    from offsim.study.plan import part
     from offsim.trace import load_trace
 
     allowed = Budget.parse(budget)
+    if repeats is not None and prove is None:
+        raise InputError("--repeats is of a proof; give --prove DIR too, or leave it out")
     if out is not None:
         check_writable(out.parent)
+    if prove is not None:
+        check_writable(prove)
     file = sensitivity / "sensitivity.json" if sensitivity.is_dir() else sensitivity
     known = read_json(file, Sensitivity)
     bounds = [c.bound for c in read_yaml(calibration, Calibration).codecs if c.codec == codec]
@@ -88,13 +109,61 @@ def optimize(
     policy = asked_policy(Storage(codec, bounds[0]), loading, placement)
     case = case_of(load_trace(trace), calibration, policy, link, loading.profile, placement)
     with display.progress(as_json) as tell:
-        found = optimized(case, known, allowed, by.value, goal.value, tell)
+        share = 1.0 if prove is None else 0.1
+        found = optimized(case, known, allowed, by.value, goal.value, part(tell, 0.0, share))
+        proof = None
+        if prove is not None:
+            proof = _proved(prove, case, known, found, repeats or REPEATS, part(tell, share, 1.0))
     if out is not None:
         write_yaml(out, found.bounds)
     if as_json:
-        display.emit_json(_facts(found))
-    else:
-        _show(found, out)
+        proved = {} if proof is None else {"proof": proof.model_dump(mode="json")}
+        display.emit_json(_facts(found) | proved)
+        return
+    _show(found, out)
+    if proof is not None and prove is not None:
+        _show_proof(proof)
+        typer.echo(f"report: {prove / 'report.html'}")
+
+
+def _proved(
+    folder: Path,
+    case: "Case",
+    known: "Sensitivity",
+    found: "Optimized",
+    repeats: int,
+    tell: "display.Tell",
+) -> "Proof":
+    """Prove an answer, and leave the proof, its table, the bounds and the page in a folder."""
+    from dataclasses import replace
+
+    from offsim.files import replacing, write_json, write_yaml
+    from offsim.report.decision import PROOF, write_decision
+    from offsim.study.optimize.proof import Effort
+    from offsim.study.optimize.proof import prove as proved
+    from offsim.study.optimize.proof_file import proof_table
+    from offsim.study.study import embedded
+
+    effort = replace(Effort(), repeats=repeats)
+    proof = proved(embedded(), case, known, found, effort, tell)
+    with replacing(folder / "proof.csv") as partial:
+        proof_table(proof).to_csv(partial, index=False)
+    write_yaml(folder / "bounds.yaml", found.bounds)
+    write_json(folder / PROOF, proof.model_dump(mode="json"))
+    write_decision(folder)
+    return proof
+
+
+def _show_proof(proof: "Proof") -> None:
+    import pandas as pd
+
+    from offsim.report.decision import buys, sure, ways_table
+
+    table = ways_table(proof)
+    rows = pd.DataFrame([[cell.text for cell in row] for row in table.rows], columns=table.head)
+    display.show_table(f"{table.caption} [{', '.join(table.labels)}]", rows)
+    for sentence in (*buys(proof), *sure(proof)):
+        typer.echo(sentence)
 
 
 def _facts(found: "Optimized") -> dict[str, Any]:

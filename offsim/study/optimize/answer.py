@@ -12,12 +12,14 @@ from offsim.record import Metrics
 from offsim.study.case import Case
 from offsim.study.optimize.budget import Budget
 from offsim.study.optimize.knapsack import Choice
-from offsim.study.optimize.ladder import By, ladder_of
+from offsim.study.optimize.ladder import By, Ladder, ladder_of
 from offsim.study.optimize.search import Found, Problem, fastest, uniform
 
 Goal = Literal["tpot", "ttft"]
 """The latency that is to be least."""
 Progress = Callable[[str, float], None]
+ZONES = 3
+"""Into which layers are divided for a choice that a person could have made: first, middle, last."""
 
 
 @dataclass(frozen=True)
@@ -49,8 +51,9 @@ class Optimized:
         found: the search.
         bounds: the answer.
         best: the same, with what it takes and loses.
-        others: what it is held against: no compression, where that is calibrated, and the loosest
-            single bound within the budget.
+        zones: the fastest with one bound in each third of the layers.
+        others: what it is held against: no compression, where that is calibrated, the loosest
+            single bound within the budget, and the zones.
         rungs: how many places have each bound.
     """
 
@@ -61,6 +64,7 @@ class Optimized:
     found: Found
     bounds: Bounds
     best: Row
+    zones: Row
     others: tuple[Row, ...]
     rungs: dict[float, int]
 
@@ -104,7 +108,8 @@ def optimize(
         return Row(name, table, metrics_of(choice), sensitivity.predict(table))
 
     single = uniform(problem)
-    others = [row(f"one bound, {ladder.bounds[single[0]].value:g}", single)]
+    zones = row("three zones of layers", _zoned(problem, ladder))
+    others = [row(f"one bound, {ladder.bounds[single[0]].value:g}", single), zones]
     if any(one.codec == "raw" for one in case.calibration.codecs):
         raw = case.with_policy(codec="raw", bound=0.0, bounds=None).predict()
         others.insert(0, Row("raw", None, raw, None))
@@ -117,9 +122,21 @@ def optimize(
         found=found,
         bounds=ladder.table(found.choice),
         best=row(f"optimised by {by}", found.choice),
+        zones=zones,
         others=tuple(others),
         rungs={bound.value: count for bound, count in zip(ladder.bounds, counts, strict=True)},
     )
+
+
+def _zoned(problem: Problem, ladder: Ladder) -> Choice:
+    """The fastest choice whose first, middle and last layers have one bound each."""
+    layer = np.array([place.layer for place in ladder.places])
+    zone = ZONES * layer // (layer.max() + 1)
+    named, zone_of = np.unique(zone, return_inverse=True)  # two layers have two zones
+    losses = np.array([problem.losses[zone == one].sum(0) for one in named])
+    grouped = Problem(losses, problem.budget, lambda choice: problem.seconds(choice[zone_of]))
+    choice: Choice = fastest(grouped).choice[zone_of]
+    return choice
 
 
 def _with(case: Case, table: Bounds) -> Case:

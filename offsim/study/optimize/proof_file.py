@@ -1,0 +1,200 @@
+"""What `offsim optimize --prove` found, as a file: every way to store the experts, both ways."""
+
+from dataclasses import dataclass
+from typing import Literal
+
+import numpy as np
+import pandas as pd
+from pydantic import Field
+
+from offsim.accuracy.sensitivity import Ranged
+from offsim.calibration.schema import Machine, ModelFacts
+from offsim.policy.bounds import Bounds, Strict
+
+VERSION = 1
+Kind = Literal["raw", "uniform", "zones", "optimised", "other"]
+"""No compression; one bound everywhere; one in each third of the layers; the answer; or another
+codec that was calibrated."""
+
+
+class Both(Strict):
+    """A latency, s.
+
+    Attributes:
+        simulated: SIMULATED.
+        measured: MEASURED, of the typical run.
+        low, high: ends of the band around the simulated one; None where the calibration has none.
+        repeats: MEASURED, of each run; runs of one number lie side by side.
+    """
+
+    simulated: float
+    measured: float
+    low: float | None = None
+    high: float | None = None
+    repeats: list[float]
+
+
+class Way(Strict):
+    """One way to store the experts.
+
+    Attributes:
+        name: for people.
+        kind: of its bounds.
+        codec: by name.
+        bounds: of every matrix; None where nothing is lost, or the codec takes none.
+        tpot: time per output token.
+        ttft: time to the first token.
+        link_bytes: that crossed the link in a run.
+        kl_estimated: divergence from the model without an error by the sensitivity, nats a token,
+            ESTIMATED; None for other codecs.
+        kl: the same, MEASURED on other texts.
+        ica: share of items answered rightly, MEASURED.
+        ica_change: from the model without an error, paired by item, MEASURED.
+        decisions_equal: whether all runs decided as was simulated.
+    """
+
+    name: str
+    kind: Kind
+    codec: str
+    bounds: Bounds | None
+    tpot: Both
+    ttft: Both
+    link_bytes: int
+    kl_estimated: Ranged | None
+    kl: Ranged
+    ica: float
+    ica_change: Ranged
+    decisions_equal: bool
+
+
+class Proof(Strict):
+    """An answer of `offsim optimize`, run and evaluated.
+
+    Attributes:
+        offsim: version.
+        machine: that ran it.
+        model: whose experts.
+        budget: as it was asked for.
+        nats: the divergence that goes with it, nats a token.
+        goal: the latency that is least.
+        by: what has a bound of its own.
+        policy: of all ways beside codec and bounds, in words.
+        link_bytes_per_s: pace of the link.
+        exact: whether all choices were simulated.
+        gap: share by which a faster choice could be faster, as the search has it.
+        simulations: of the search.
+        requests: that were run.
+        tokens: written for each.
+        sequences: of text that were read.
+        items: that were asked, together.
+        ways: to store the experts.
+    """
+
+    format: Literal["offsim-proof"] = "offsim-proof"
+    version: int = Field(default=VERSION, ge=VERSION, le=VERSION)
+    offsim: str
+    machine: Machine
+    model: ModelFacts
+    budget: str
+    nats: float
+    goal: Literal["tpot", "ttft"]
+    by: Literal["layer", "matrix", "expert"]
+    policy: str
+    link_bytes_per_s: float
+    exact: bool
+    gap: float
+    simulations: int
+    requests: int
+    tokens: int
+    sequences: int
+    items: int
+    ways: list[Way]
+
+    @property
+    def answer(self) -> Way:
+        """The optimised one."""
+        return next(way for way in self.ways if way.kind == "optimised")
+
+    def latency(self, way: Way) -> Both:
+        """The latency that was to be least."""
+        return way.tpot if self.goal == "tpot" else way.ttft
+
+    @property
+    def rival(self) -> Way | None:
+        """The fastest single bound by MEASURED latency that loses no more than the answer."""
+        single = [way for way in self.ways if way.kind == "uniform"]
+        within = [way for way in single if way.kl.mean <= self.answer.kl.mean]
+        return min(within, key=lambda way: self.latency(way).measured, default=None)
+
+
+@dataclass(frozen=True)
+class Gain:
+    """The answer against a single bound of equal MEASURED loss.
+
+    Attributes:
+        seconds: what that bound takes: between the two of the ladder that lose less and more, by
+            the logarithms of their losses.
+        share: of that by which the answer is faster; negative where it is slower.
+        low: 10th percentile of the share over repeats.
+        high: 90th percentile.
+        between: names of the two.
+    """
+
+    seconds: float
+    share: float
+    low: float
+    high: float
+    between: tuple[str, str]
+
+
+def gain(proof: Proof) -> Gain | None:
+    """How much faster the answer is than single bounds of equal loss, MEASURED.
+
+    None where no two single bounds of the ladder lose less and more than the answer.
+    """
+    loss = proof.answer.kl.mean
+    single = sorted((w for w in proof.ways if w.kind == "uniform"), key=lambda way: way.kl.mean)
+    at = int(np.searchsorted([way.kl.mean for way in single], loss))
+    if not 0 < at < len(single) or single[at - 1].kl.mean <= 0:
+        return None
+    less, more = single[at - 1 : at + 1]
+    share = float(np.log(loss / less.kl.mean) / np.log(more.kl.mean / less.kl.mean))
+    first, second, ours = (proof.latency(way) for way in (less, more, proof.answer))
+
+    def between(one: float, other: float) -> float:
+        return one + share * (other - one)
+
+    seconds = between(first.measured, second.measured)
+    triples = zip(ours.repeats, first.repeats, second.repeats, strict=True)
+    low, high = np.percentile([1 - mine / between(*pair) for mine, *pair in triples], (10, 90))
+    return Gain(
+        seconds=seconds,
+        share=1 - ours.measured / seconds,
+        low=float(low),
+        high=float(high),
+        between=(less.name, more.name),
+    )
+
+
+def proof_table(proof: Proof) -> pd.DataFrame:
+    """A row a way to store the experts; seconds, bytes, nats a token and shares of items."""
+
+    def row(way: Way) -> dict[str, object]:
+        found: dict[str, object] = {"stored": way.name, "kind": way.kind, "codec": way.codec}
+        for name, both in (("tpot", way.tpot), ("ttft", way.ttft)):
+            found |= {
+                f"{name}_simulated": both.simulated,
+                f"{name}_measured": both.measured,
+                f"{name}_error": both.simulated / both.measured - 1,
+            }
+        found["link_bytes"] = way.link_bytes
+        for name, ranged in (
+            ("kl_estimated", way.kl_estimated),
+            ("kl_measured", way.kl),
+            ("ica_change", way.ica_change),
+        ):
+            for end in ("mean", "low", "high"):
+                found[f"{name}_{end}"] = np.nan if ranged is None else getattr(ranged, end)
+        return found | {"ica_measured": way.ica, "decisions_equal": way.decisions_equal}
+
+    return pd.DataFrame(map(row, proof.ways))
