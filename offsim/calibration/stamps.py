@@ -42,7 +42,7 @@ Observed = tuple[RunRecord, list[StepTimes]]
 def compute_figures(
     times: Sequence[StepTimes],
     missing: Sequence[Observed],
-    halved: Observed,
+    halved: Sequence[Observed],
     submit_s: float,
     long: Sequence[StepTimes] = (),
 ) -> ComputeFigures:
@@ -52,7 +52,9 @@ def compute_figures(
         times: stamps of steps in which every expert was resident; layers in which something was
             loaded are left out.
         missing: runs in which every expert was missing, each on a link of another pace.
-        halved: a run in which half of the experts had a slot.
+        halved: runs in which half of the experts had a slot, likewise; what compute loses because
+            it stood idle is from these alone. Where nothing has a slot, experts pass through a few
+            places, which caches hold: they are computed faster than any that are kept.
         submit_s: compute's own time to ask for one load, s.
         long: stamps of the same with a long prompt, and with long contexts; none where nothing
             attends to a context.
@@ -90,10 +92,11 @@ def compute_figures(
         expert=parts["expert"],
         attention_s=attention,
     )
-    costs = (warm, submit_s, *_slowdowns([*missing, halved], warm))
-    losses = [[pair for step in _losses(seen, *costs) for pair in step] for seen in missing]
-    cooling = sorted(map(_point, filter(None, losses)), key=lambda point: point.idle_s)
-    still_cold, cooling = _kept_cold(list(_losses(halved, *costs)), cooling)
+    costs = (warm, submit_s, *_slowdowns([*missing, *halved], warm))
+    spells = [list(_losses(seen, *costs)) for seen in halved]
+    points = filter(None, map(_point, spells))
+    cooling = sorted(points, key=lambda point: point.idle_s)
+    still_cold = _still_cold([spell for run in spells for spell in run], cooling)
     return warm.model_copy(update={"cooling": cooling, "still_cold": still_cold})
 
 
@@ -233,7 +236,8 @@ def _each_fetched_s(samples: Sequence[tuple[int, float]], submit_s: float) -> fl
 
 
 Loss = tuple[float, float]
-"""How long compute stood idle in a layer, and what it lost from there to the next one, s."""
+"""How long compute stood idle in a layer, and what it lost from there to the next one, s; NaN for
+the last layer of a step, which is followed by its head."""
 
 
 def _losses(
@@ -243,20 +247,24 @@ def _losses(
     slowed_dense: float,
     slowed_expert: float,
 ) -> Iterator[list[Loss]]:
-    """What each layer of each decode step lost against warm caches.
+    """What each layer lost against warm caches, through the decode steps that follow each other.
 
     What it lost to the decoder beside it is not counted: the simulation has that apart.
     """
     layer_s = at_size(warm.dense, 1) + at_size(warm.dispatch, 1)
     expert_s = at_size(warm.expert, 1)
     per_pair = 0.0 if warm.attention_s is None else warm.attention_s.value
+    losses: list[Loss] = []
     for record, times in zip(seen[0].steps, seen[1], strict=True):
         if times.tokens != 1:
+            if losses:
+                yield losses
+            losses = []
             continue
         idle = [0.0] * len(times.layers)
         for wait in record.waits:
             idle[wait.load.layer] += wait.end - wait.start
-        losses, decoding = [], decoding_in(record, UNPACK)
+        decoding = decoding_in(record, UNPACK)
         for layer, (this, after) in enumerate(pairwise(times.layers)):
             expected = layer_s + len(this.experts) * expert_s + per_pair * times.context
             beside = sum(within(start, end, decoding) for _, start, end in this.experts)
@@ -264,52 +272,41 @@ def _losses(
             expected += within(this.leave, after.enter, decoding) * (1 - 1 / slowed_dense)
             taken = after.enter - this.enter - idle[layer] - this.misses * submit_s
             losses.append((idle[layer], taken - expected))
+        losses.append((idle[-1], math.nan))
+    if losses:
         yield losses
 
 
-def _point(losses: list[Loss]) -> CoolingPoint:
+def _point(spells: list[list[Loss]]) -> CoolingPoint | None:
+    """What the layers of a run lost in which compute stood idle; None where it never did."""
+    every = (loss for spell in spells for loss in spell)
+    waited = [(idle, lost) for idle, lost in every if idle and not math.isnan(lost)]
+    if not waited:
+        return None
     return CoolingPoint(
-        idle_s=fmean(idle for idle, _ in losses), extra=figure([lost for _, lost in losses])
+        idle_s=fmean(idle for idle, _ in waited), extra=figure([lost for _, lost in waited])
     )
 
 
-def _kept_cold(
-    steps: list[list[Loss]], cooling: list[CoolingPoint]
-) -> tuple[float, list[CoolingPoint]]:
-    """The share of a loss that is left one layer later, and the points as they are with slots.
-
-    Least squares over layers. The points are of runs that keep nothing: their experts pass through
-    a few places, which caches hold. Those that have slots lie further away, so that the same idle
-    time costs more by a factor; for any share, the best one is a quotient of sums.
+def _still_cold(spells: list[list[Loss]], cooling: list[CoolingPoint]) -> float:
+    """The share of a loss that is left one layer later, by least squares over layers.
 
     Args:
-        steps: of a run that keeps half of the experts.
-        cooling: of runs that keep none.
+        spells: layers of decode steps that follow each other.
+        cooling: what a layer loses.
     """
-    actual = np.array([lost for step in steps for _, lost in step])
-    alone = [[extra_after(cooling, idle) for idle, _ in step] for step in steps]
+    alone = [[extra_after(cooling, idle) for idle, _ in spell] for spell in spells]
+    actual = np.array([lost for spell in spells for _, lost in spell])
     if not any(loss > 0 for losses in alone for loss in losses):
-        return 0.0, cooling
-    low, high = np.quantile(actual, (0.25, 0.75))
-    usual = np.abs(actual - np.median(actual)) <= UNUSUAL * (high - low)
+        return 0.0
+    low, high = np.nanquantile(actual, (0.25, 0.75))
+    usual = np.abs(actual - np.nanmedian(actual)) <= UNUSUAL * (high - low)  # not where it is NaN
 
-    def fitted(share: float) -> tuple[float, float]:
-        guess = np.array([cold for losses in alone for cold in _decaying(losses, share)])[usual]
-        seen = actual[usual]
-        factor = max(0.0, float(seen @ guess) / float(guess @ guess)) if guess.any() else 1.0
-        return float(((factor * guess - seen) ** 2).sum()), factor
+    def error(share: float) -> float:
+        guess = np.array([cold for losses in alone for cold in _decaying(losses, share)])
+        return float(((guess - actual)[usual] ** 2).sum())
 
-    share = float(
-        minimize_scalar(lambda x: fitted(x)[0], bounds=(0.0, COLDEST), method="bounded").x
-    )
-    _, factor = fitted(share)
-    scaled = [point.model_copy(update={"extra": _scaled(point.extra, factor)}) for point in cooling]
-    return share, scaled
-
-
-def coldness(idle: Sequence[float], cooling: list[CoolingPoint], share: float) -> list[float]:
-    """What each layer loses, s, given how long compute stood idle in it, s."""
-    return _decaying([extra_after(cooling, seconds) for seconds in idle], share)
+    return float(minimize_scalar(error, bounds=(0.0, COLDEST), method="bounded").x)
 
 
 def _decaying(alone: Sequence[float], share: float) -> list[float]:

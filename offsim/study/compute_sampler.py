@@ -29,9 +29,10 @@ from offsim.study.subject import Request, Subject
 from offsim.trace import DECODE
 
 MISS_SECONDS = (0.0003, 0.001, 0.003, 0.01)
-"""How long a raw expert is on the link in the runs that measure hand-overs and cooling, s."""
-HALVED_SECONDS = 0.001
-"""The same in the run that measures how soon compute is warm again, s."""
+"""How long a raw expert is on the link in the runs that measure hand-overs, s."""
+HALVED_SECONDS = (0.001, 0.004, 0.016)
+"""The same in the runs that measure what compute loses when it stood idle, and how soon it is warm
+again, s."""
 RESIDENT_TOKENS = 16
 """Of the request by which the compute of a layer is measured in short."""
 
@@ -52,7 +53,7 @@ class ComputeSampler(Generic[Request]):
         self.inner = InnerRuns()
         self.subject, self.raw, self.tokens = subject, subject.resident(raw), tokens
         self._resident: Rounds[Observed] = Rounds()
-        self._halved: Rounds[Observed] = Rounds()
+        self._halved: list[Rounds[Observed]] = [Rounds() for _ in HALVED_SECONDS]
         self._missing: list[Rounds[Observed]] = [Rounds() for _ in MISS_SECONDS]
         self._long: Rounds[Observed] = Rounds()
 
@@ -68,8 +69,9 @@ class ComputeSampler(Generic[Request]):
         self._resident.append(_after(self._noted(every, asked * 2, None), requests))
         for seconds, seen in zip(MISS_SECONDS, self._missing, strict=True):
             seen.append(_without(self._noted(0, asked[:1], seconds), 1))
-        halved = self._noted(every // 2, [asked[-1], *asked], HALVED_SECONDS)
-        self._halved.append(_after(halved, 1))
+        for seconds, seen in zip(HALVED_SECONDS, self._halved, strict=True):
+            some = asked if seconds == HALVED_SECONDS[0] else asked[:1]
+            seen.append(_after(self._noted(every // 2, [asked[-1], *some], seconds), 1))
         if longest := self.subject.longest(self.tokens, seed):
             self._long.append(_after(self._run(every, longest * 2, None), 1))
 
@@ -80,7 +82,8 @@ class ComputeSampler(Generic[Request]):
         handover = handover_figures(missing, figure(list(asking_nothing(times))).value)
         submit = handover.submit_s.value
         long = _pooled(self._long)[1] if self._long else []
-        return compute_figures(times, missing, _pooled(self._halved), submit, long), handover
+        halved = [_pooled(seen) for seen in self._halved]
+        return compute_figures(times, missing, halved, submit, long), handover
 
     @property
     def resident_times(self) -> list[StepTimes]:

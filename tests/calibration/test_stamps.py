@@ -1,3 +1,5 @@
+import math
+
 import numpy as np
 import pytest
 
@@ -5,7 +7,6 @@ from offsim.calibration import stamps
 from offsim.calibration.schema import CoolingPoint, SizedFigure
 from offsim.calibration.stamps import (
     adding_up,
-    coldness,
     compute_figures,
     foresight_figures,
     handover_figures,
@@ -56,7 +57,7 @@ def seen(idle: float, cold: float) -> tuple[RunRecord, list[StepTimes]]:
 
 def test_compute_is_taken_apart() -> None:
     times = [resident_step(50.0 * n) for n in range(12)]
-    made = compute_figures(times, [seen(8, 0.5), seen(2, 0.25)], seen(8, 0.5), submit_s=1.0)
+    made = compute_figures(times, [], [seen(8, 0.5), seen(2, 0.25)], submit_s=1.0)
     parts = {
         name: [(p.size, p.seconds.value) for p in getattr(made, name)]
         for name in ("first", "dense", "dispatch", "expert", "head")
@@ -99,11 +100,11 @@ def test_what_a_decoder_costs_compute_is_not_taken_for_cold_caches() -> None:
     steps = [missing_step(100.0 * n, 2, 0) for n in range(12)]
     steps += [beside_a_decoder(100.0 * n) for n in range(12, 24)]
     mixed = (RunRecord("MEASURED", [r for r, _ in steps]), [t for _, t in steps])
-    made = compute_figures(times, [mixed], mixed, submit_s=1.0)
+    made = compute_figures(times, [], [mixed], submit_s=1.0)
     assert [point.extra.value for point in made.cooling] == [pytest.approx(0, abs=1e-9)]
     for record, _ in steps[12:]:  # as if nothing had been decoded meanwhile
         record.loads = record.loads[:2]
-    made = compute_figures(times, [mixed], mixed, submit_s=1.0)
+    made = compute_figures(times, [], [mixed], submit_s=1.0)
     assert made.cooling[0].extra.value > 0.3
 
 
@@ -157,12 +158,12 @@ def test_attention_is_what_dense_parts_take_longer_by_context() -> None:
 
     times = [attending(n, n % 3) for n in range(12)]
     long = [attending(20 + n, 8 + n) for n in range(6)]
-    made = compute_figures(times, [seen(8, 0.5)], seen(8, 0.5), submit_s=1.0, long=long)
+    made = compute_figures(times, [], [seen(8, 0.5)], submit_s=1.0, long=long)
     assert made.attention_s is not None
     assert made.attention_s.value == pytest.approx(0.25)
     assert [(p.size, p.seconds.value) for p in made.dense] == [(1, pytest.approx(3.0))]
     assert [(p.size, p.seconds.value) for p in made.first] == [(1, pytest.approx(5.0))]
-    alone = compute_figures(times, [seen(8, 0.5)], seen(8, 0.5), submit_s=1.0)
+    alone = compute_figures(times, [], [seen(8, 0.5)], submit_s=1.0)
     assert alone.attention_s is None
 
 
@@ -212,8 +213,7 @@ def test_a_load_that_queues_for_a_stage_says_nothing_about_hand_overs() -> None:
 
 
 def test_coldness_falls_to_a_share_where_nothing_is_waited_for() -> None:
-    cooling = [CoolingPoint(idle_s=1.0, extra=figure(8.0))]
-    assert coldness([1.0, 0.0, 0.0, 0.5, 0.0], cooling, 0.5) == [8.0, 4.0, 2.0, 4.0, 2.0]
+    assert stamps._decaying([8.0, 0.0, 0.0, 4.0, 0.0], 0.5) == [8.0, 4.0, 2.0, 4.0, 2.0]
 
 
 def test_overshoot_is_what_a_transfer_takes_beyond_its_pace() -> None:
@@ -232,15 +232,23 @@ def test_a_stage_is_undisturbed_while_compute_waits_for_its_load() -> None:
 
 
 @pytest.mark.parametrize("share", [0.0, 0.25, 0.6, 0.9])
-@pytest.mark.parametrize("factor", [1.0, 1.7])
-def test_how_cold_caches_are_is_told_in_spite_of_interruptions(share: float, factor: float) -> None:
+def test_how_soon_caches_are_warm_is_told_in_spite_of_interruptions(share: float) -> None:
     rng = np.random.default_rng(0)
-    steps = []
-    for number in range(40):
-        idle = rng.choice([0.0, 1.0, 2.0], 9).tolist()
-        lost = [factor * cold for cold in coldness(idle, COOLING, share)]
-        lost[number % 9] += 50.0 if number % 10 == 0 else 0.0
-        steps.append(list(zip(idle, lost, strict=True)))
-    found, points = stamps._kept_cold(steps, COOLING)
-    assert found == pytest.approx(share, abs=0.01)
-    assert [point.extra.value for point in points] == pytest.approx([factor / 2, factor])
+    idle = rng.choice([0.0, 1.0, 2.0], 40 * 9)
+    lost = stamps._decaying((idle / 2).tolist(), share)  # as COOLING has it
+    for layer in range(0, len(lost), 90):
+        lost[layer + 7] += 50.0
+    lost[8::9] = [math.nan] * 40  # what the last layer of a step lost is not seen
+    spells = [list(zip(idle.tolist(), lost, strict=True))]
+    assert stamps._still_cold(spells, COOLING) == pytest.approx(share, abs=0.01)
+
+
+def test_what_is_lost_is_read_over_steps_that_follow_each_other() -> None:
+    record, times = seen(8, 0.5)
+    times[5].tokens = 3  # a prompt
+    costs = compute_figures([resident_step(50.0 * n) for n in range(12)], [], [], submit_s=1.0)
+    spells = list(stamps._losses((record, times), costs, 1.0, 1.0, 1.0))
+    assert [len(spell) for spell in spells] == [10, 12]
+    idle, lost = zip(*spells[0][:4], strict=True)
+    assert idle == pytest.approx([8] * 4)
+    assert lost == pytest.approx([0.5, math.nan, 0.5, math.nan], nan_ok=True)
