@@ -17,7 +17,7 @@ from offsim.simulate import simulate
 from offsim.simulate.band import BANDED, band
 from offsim.study import calibrate as module
 from offsim.study.calibrate import Calibrator, Effort
-from offsim.study.compute_sampler import MISS_SECONDS
+from offsim.study.compute_sampler import HALVED_SECONDS, MISS_SECONDS
 from offsim.study.decoders import OWN
 from offsim.study.plan import Plan
 from offsim.study.study import MODEL, calibrate_alone, check_alone
@@ -59,7 +59,7 @@ def test_a_calibration_keeps_how_sure_it_is() -> None:
             assert one.seconds[0] != plainly.seconds[0]
     assert not any("bound" in path or "ratio" in path for path in varied)
     assert floats(replicate(made, 2)).keys() == floats(made).keys()
-    assert len(made.inner_runs) == 2 + len(MISS_SECONDS) + 2 * len(KEYS)
+    assert len(made.inner_runs) == 1 + len(HALVED_SECONDS) + len(MISS_SECONDS) + 2 * len(KEYS)
     for run in made.inner_runs:
         assert len(run.prefill) == len(run.decode) == EFFORT.rounds
         assert run.decode[0]
