@@ -5,8 +5,10 @@ from collections import Counter
 from pathlib import Path
 
 import numpy as np
-from matplotlib.colors import LogNorm
+import seaborn as sns
+from matplotlib.colors import ListedColormap, LogNorm
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 
 from offsim.errors import InputError
 from offsim.files import read_json, replacing, write_text
@@ -25,6 +27,7 @@ from offsim.report.style import (
 from offsim.report.tables import Cell, Table
 from offsim.report.templates import style_sheet, template_named
 from offsim.report.text import NOTHING, bound_text, milliseconds, percent
+from offsim.study.optimize.around import Around
 from offsim.study.optimize.proof_file import Both, Gain, Proof, Way, gain
 from offsim.units import show_bytes
 
@@ -57,7 +60,10 @@ def write_decision(folder: Path, out: Path | None = None) -> Path:
     proof = read_json(path, Proof)
     page = out if out is not None else folder / PAGE
     pictures = {}
-    for name, figure in (("frontier", frontier(proof)), ("bounds", places(proof))):
+    drawn = {"frontier": frontier(proof), "bounds": places(proof)}
+    if proof.around is not None:
+        drawn["around"] = surroundings(proof, proof.around)
+    for name, figure in drawn.items():
         image = small_png(figure)
         with replacing(page.parent / f"{name}.png") as partial:
             partial.write_bytes(image)
@@ -342,4 +348,35 @@ def places(proof: Proof) -> Figure:
     bar.set_ticklabels([bound_text(float(v)) for v in np.unique(values)])
     bar.minorticks_off()
     titled(figure, f"The bound of each {proof.by}", ["ESTIMATED"])
+    return figure
+
+
+@themed
+def surroundings(proof: Proof, around: Around) -> Figure:
+    """How far each figure of the machine moves the answer, and who wins on other machines."""
+    figure = new_figure(4.2)
+    left, right = figure.subplots(1, 2, width_ratios=(1, 1.25))
+    now = 1e3 * proof.latency(proof.answer).simulated
+    for row, swing in enumerate(reversed(around.swings)):
+        for seconds, colour in ((swing.less_s, "#56b4e9"), (swing.more_s, "#d55e00")):
+            left.barh(row, 1e3 * seconds - now, left=now, color=colour, height=0.6)
+    left.set_yticks(range(len(around.swings)), [one.figure for one in reversed(around.swings)])
+    left.axvline(now, color=INK, linewidth=1)
+    left.set(xlabel=f"{GOALS[proof.goal]}, ms", title="Blue: a fifth less. Red: a quarter more.")
+    winners = around.winners
+    names = sorted({name for row in winners.names for name in row})
+    at = np.array([[names.index(name) for name in row] for row in winners.names])
+    palette = ListedColormap(sns.color_palette("colorblind", len(names)).as_hex())
+    right.imshow(at, aspect="auto", cmap=palette, vmin=-0.5, vmax=len(names) - 0.5, alpha=0.55)
+    for place, share in np.ndenumerate(np.array(winners.gains)):
+        text = f"{100 * share:.0f} %"
+        right.text(place[1], place[0], text, ha="center", va="center", fontsize=SMALLEST)
+    right.set_xticks(range(len(winners.slots)), [str(one) for one in winners.slots])
+    right.set_yticks(range(len(at)), [f"{one / 1e6:.3g}" for one in winners.bytes_per_s])
+    right.invert_yaxis()
+    right.grid(visible=False)
+    right.set(xlabel="slots of a layer", ylabel="link, MB/s", title="Fastest, and how much of raw")
+    handles = [Patch(color=palette(number), alpha=0.55) for number in range(len(names))]
+    right.legend(handles, names, loc="upper left", bbox_to_anchor=(1, 1))
+    titled(figure, "What the answer depends on", ["SIMULATED"])
     return figure

@@ -5,7 +5,7 @@ sensitivity was measured on, but for its passages of prose, of which it read the
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from offsim import __version__
 from offsim.accuracy import Difference, Questions, Texts, difference, embedded_texts
@@ -23,6 +23,7 @@ from offsim.study.calibrate import this_machine
 from offsim.study.case import Case
 from offsim.study.check import Checked, Checker, Scenario
 from offsim.study.optimize.answer import Optimized
+from offsim.study.optimize.around import Around, swings, winners
 from offsim.study.optimize.proof_file import Both, Kind, Proof, Way
 from offsim.study.plan import Progress, part
 from offsim.study.prepare import Key, under
@@ -160,7 +161,22 @@ def prove(
         sequences=effort.sequences,
         items=next(iter(losses.values()))[1].change.items,
         ways=ways,
+        around=_around(case, contest, found),
     )
+
+
+def _around(case: Case, contest: Sequence[Rival], found: Optimized) -> Around | None:
+    """What the answer depends on; the map needs something to compare with."""
+    if all(rival.kind != "raw" for rival in contest):
+        return None
+
+    def seconds(asked: Case) -> float:
+        metrics = asked.predict()
+        return metrics.tpot_s if found.goal == "tpot" else metrics.ttft_s
+
+    answer = replace(case, policy=contest[0].policy)
+    ways = {rival.name: rival.policy for rival in contest}
+    return Around(swings=swings(answer, seconds), winners=winners(case, ways, seconds))
 
 
 def _way(

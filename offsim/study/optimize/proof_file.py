@@ -10,6 +10,7 @@ from pydantic import Field
 from offsim.accuracy.sensitivity import Ranged
 from offsim.calibration.schema import Machine, ModelFacts
 from offsim.policy.bounds import Bounds, Strict
+from offsim.study.optimize.around import Around
 
 VERSION = 1
 Kind = Literal["raw", "uniform", "zones", "optimised", "other"]
@@ -88,6 +89,7 @@ class Proof(Strict):
         sequences: of text that were read.
         items: that were asked, together.
         ways: to store the experts.
+        around: what the answer depends on, SIMULATED.
     """
 
     format: Literal["offsim-proof"] = "offsim-proof"
@@ -109,6 +111,7 @@ class Proof(Strict):
     sequences: int
     items: int
     ways: list[Way]
+    around: Around | None = None
 
     @property
     def answer(self) -> Way:

@@ -1,0 +1,105 @@
+from pathlib import Path
+
+import pytest
+
+from offsim.errors import FormatError, InputError
+from offsim.files import write_json
+from offsim.report.decision import (
+    buys,
+    frontier,
+    places,
+    recommended,
+    sure,
+    surroundings,
+    write_decision,
+)
+from offsim.report.style import png
+from tests.report.test_page import _read
+from tests.study.optimize.proofs import AROUND, proof, uniform, usual, way
+
+
+def test_it_says_what_to_do() -> None:
+    first, second = recommended(usual())
+    assert first == (
+        "Store the experts of toy with cuszp, a bound a layer: 66.7 % of the matrices at 2⁻², "
+        "33.3 % of the matrices at 2⁻¹."
+    )
+    assert second.endswith("over a link of 60.0 MB/s, and for a budget of kl<=0.05.")
+
+
+def test_it_says_what_that_buys_and_costs() -> None:
+    without, single, loss = buys(usual(answer_s=0.0045))
+    assert without == "TPOT is 4.50 ms, against 12.00 ms without compression: 62.5 % less."
+    assert "(between one bound, 0.25 and one bound, 0.5) would take 6.00 ms" in single
+    assert "takes 25.0 % less, +25.0 % to +25.0 % over repeats, beyond the noise" in single
+    assert loss.startswith("It loses KL 0.04 nats a token (0.02 to 0.08), within the budget")
+
+
+def test_an_answer_that_is_no_better_is_said_to_be_so() -> None:
+    _, single, loss = buys(usual(answer_s=0.009).model_copy(update={"nats": 0.03}))
+    assert "takes 50.0 % more" in single
+    assert "above the budget of 0.03" in loss
+
+
+def test_without_two_bounds_to_compare_the_nearest_is_named() -> None:
+    answer = way("optimised", "optimised", 0.006, 0.2, usual().answer.bounds)
+    (_, single, _) = buys(proof(answer, uniform(0.25, 0.008, 0.01), way("raw", "raw", 0.01, 0.0)))
+    assert "The fastest single bound that loses no more (one bound, 0.25) takes 8.00 ms" in single
+    alone, _ = buys(proof(answer))[:2]
+    assert alone == "TPOT is 6.00 ms."
+    assert buys(proof(answer))[1] == "No single bound of the ladder loses as little as it does."
+
+
+def test_it_says_how_sure_that_is() -> None:
+    predicted, loss, search, runs = sure(usual())
+    assert "predicted as 6.12 ms (90 % band 5.51 to 6.73); it is off by +2.0 %" in predicted
+    assert "estimated as KL 0.08 (0.04 to 0.16)" in loss
+    assert "All choices within the budget were simulated (64)" in search
+    assert "run 3 times, interleaved; decision logs of runs and simulations are equal" in runs
+    gap = usual().model_copy(update={"exact": False, "gap": 0.02})
+    assert "faster by more than 2.0 %" in sure(gap)[2]
+
+
+@pytest.mark.parametrize("by", ["layer", "matrix", "expert"])
+def test_the_figures_say_where_numbers_come_from(by: str) -> None:
+    made = usual().model_copy(update={"by": by})
+    labels = {text.get_text() for text in frontier(made).texts}
+    assert {"MEASURED", "SIMULATED", "ESTIMATED"} <= labels
+    (heat, _) = places(made).axes
+    rows = {"layer": 1, "matrix": 3, "expert": 4}[by]
+    assert len(heat.texts) == 3 * rows
+    assert "2⁻¹" in {text.get_text() for text in heat.texts}
+
+
+def test_what_the_answer_depends_on_is_drawn() -> None:
+    bars, winners, *_ = surroundings(usual(), AROUND).axes
+    assert [text.get_text() for text in bars.get_yticklabels()] == [
+        "compute",
+        "bandwidth of the link",
+    ]
+    ends = [patch.get_x() + patch.get_width() for patch in bars.patches]
+    assert ends == pytest.approx([5.5, 6.5, 8, 5])
+    assert [text.get_text() for text in winners.texts][:3] == ["50 %", "40 %", "0 %"]
+    alone = usual().model_copy(update={"around": None})
+    assert alone.around is None
+
+
+def test_the_page_holds_all_of_it_and_is_the_same_again(tmp_path: Path) -> None:
+    write_json(tmp_path / "proof.json", usual().model_dump(mode="json"))
+    page = write_decision(tmp_path)
+    text = page.read_text(encoding="utf-8")
+    for said in (*recommended(usual()), *buys(usual()), *sure(usual())):
+        assert said.replace("<", "&lt;") in text
+    assert text.count("data:image/png;base64,") == 3
+    assert len(_read(page).images) == 3
+    again = write_decision(tmp_path, tmp_path / "again.html")
+    assert again.read_text(encoding="utf-8") == text
+    assert png(frontier(usual())) == png(frontier(usual()))
+
+
+def test_a_folder_without_a_proof_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"proof\.json: no such file; make the folder with"):
+        write_decision(tmp_path)
+    write_json(tmp_path / "proof.json", {"format": "offsim-proof"})
+    with pytest.raises(FormatError):
+        write_decision(tmp_path)
