@@ -34,7 +34,14 @@ from offsim.units import show_bytes
 PROOF = "proof.json"
 """The file of a proof in its folder."""
 REMEDY = "make the folder with `offsim optimize --prove DIR`"
-MARKERS = {"uniform": "o", "zones": "s", "optimised": "*", "other": "D", "raw": "X"}
+MARKERS = {
+    "uniform": "o",
+    "zones": "s",
+    "optimised": "*",
+    "adaptive": "^",
+    "other": "D",
+    "raw": "X",
+}
 SMALLEST = 8.0
 """Font size of what stands beside a point, pt."""
 GOALS = {"tpot": "TPOT", "ttft": "TTFT"}
@@ -116,15 +123,42 @@ def buys(proof: Proof) -> list[str]:
         )
     said.append(_against_one_bound(goal, ours, proof))
     within = "within" if answer.kl.mean <= proof.nats else "above"
-    change = answer.ica_change
     said.append(
         f"It loses KL {answer.kl.mean:.2g} nats a token ({answer.kl.low:.2g} to "
-        f"{answer.kl.high:.2g}), {within} the budget of {proof.nats:.2g}; of {proof.items} items "
-        f"{percent(answer.ica)} are answered rightly, {percent(change.mean, signed=True)} "
-        f"({percent(change.low, signed=True)} to {percent(change.high, signed=True)}) of what is "
-        "without an error."
+        f"{answer.kl.high:.2g}), {within} the budget of {proof.nats:.2g}{_answered(proof)}."
     )
+    if (adaptive := _adaptive(proof)) is not None:
+        said.append(adaptive)
     return said
+
+
+def _answered(proof: Proof) -> str:
+    answer, change = proof.answer, proof.answer.ica_change
+    if answer.ica is None or change is None:
+        return ""
+    return (
+        f"; of {proof.items} items {percent(answer.ica)} are answered rightly, "
+        f"{percent(change.mean, signed=True)} ({percent(change.low, signed=True)} to "
+        f"{percent(change.high, signed=True)}) of what is without an error"
+    )
+
+
+def _adaptive(proof: Proof) -> str | None:
+    """Whether a bound that goes by the router's weight is better than the answer."""
+    every = [way for way in proof.ways if way.kind == "adaptive"]
+    if not every:
+        return None
+    ours = proof.latency(proof.answer).measured
+    within = [way for way in every if way.kl.mean <= max(proof.nats, proof.answer.kl.mean)]
+    best = min(within, key=lambda way: proof.latency(way).measured, default=None)
+    if best is None:
+        return "No bound that goes by the router's weight loses as little as was allowed."
+    theirs = proof.latency(best).measured
+    verdict = "less" if theirs < ours else "more"
+    return (
+        f"A bound that goes by the router's weight ({best.name}) takes {milliseconds(theirs)} ms, "
+        f"{percent(abs(1 - theirs / ours))} {verdict}, and loses KL {best.kl.mean:.2g}."
+    )
 
 
 def _against_one_bound(goal: str, ours: float, proof: Proof) -> str:
@@ -182,7 +216,7 @@ def sure(proof: Proof) -> list[str]:
             f"{proof.simulations} choices were simulated; by what single changes are worth, none "
             f"within the budget is faster by more than {percent(proof.gap)}."
         )
-    logs = all(way.decisions_equal for way in proof.ways)
+    logs = all(way.decisions_equal for way in proof.ways if way.kind != "adaptive")
     said.append(
         f"Each way was run {len(both.repeats)} times, interleaved; decision logs of runs and "
         f"simulations are {'equal' if logs else 'DIFFERENT'}. Measured on {proof.machine.cpu}, "
@@ -227,7 +261,7 @@ def _row(proof: Proof, way: Way) -> list[Cell]:
         show_bytes(way.link_bytes),
         NOTHING if way.kl_estimated is None else f"{way.kl_estimated.mean:.2g}",
         f"{way.kl.mean:.2g}" if way.kl.mean > 0 else "0",
-        percent(way.ica),
+        NOTHING if way.ica is None else percent(way.ica),
     ]
     return [Cell(text, marked) for text in texts]
 

@@ -41,6 +41,22 @@ def test_an_answer_that_is_no_better_is_said_to_be_so() -> None:
     assert "above the budget of 0.03" in loss
 
 
+@pytest.mark.parametrize(
+    ("tpot", "kl", "says"),
+    [
+        (0.003, 0.02, "takes 3.00 ms, 50.0 % less, and loses KL 0.02"),
+        (0.009, 0.02, "takes 9.00 ms, 50.0 % more, and loses KL 0.02"),
+        (0.003, 0.2, "No bound that goes by the router's weight loses as little"),
+    ],
+)
+def test_bounds_that_go_by_the_weight_are_held_against_it(
+    tpot: float, kl: float, says: str
+) -> None:
+    adaptive = way("0.25, and 0.5 below a weight of 0.35", "adaptive", tpot, kl)
+    asked = adaptive.model_copy(update={"ica": None, "ica_change": None})
+    assert says in buys(proof(*usual().ways, asked))[3]
+
+
 def test_without_two_bounds_to_compare_the_nearest_is_named() -> None:
     answer = way("optimised", "optimised", 0.006, 0.2, usual().answer.bounds)
     (_, single, _) = buys(proof(answer, uniform(0.25, 0.008, 0.01), way("raw", "raw", 0.01, 0.0)))

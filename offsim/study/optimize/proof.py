@@ -6,6 +6,7 @@ sensitivity was measured on, but for its passages of prose, of which it read the
 
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from offsim import __version__
 from offsim.accuracy import Difference, Questions, Texts, difference, embedded_texts
@@ -17,11 +18,13 @@ from offsim.errors import InputError
 from offsim.policy.bounds import Bounds
 from offsim.policy.decider import live_decider
 from offsim.policy.policy import Policy
+from offsim.policy.precision import Low
 from offsim.policy.prefetchers.registry import prefetcher_named
 from offsim.runtime.store import ExpertStore
 from offsim.study.calibrate import this_machine
 from offsim.study.case import Case
 from offsim.study.check import Checked, Checker, Scenario
+from offsim.study.dictated import read_under
 from offsim.study.optimize.answer import Optimized
 from offsim.study.optimize.around import Around, swings, winners
 from offsim.study.optimize.proof_file import Both, Kind, Proof, Way
@@ -29,7 +32,11 @@ from offsim.study.plan import Progress, part
 from offsim.study.prepare import Key, under
 from offsim.study.study import by_place, recorded_under
 from offsim.study.subject import ModelSubject
+from offsim.testbed.tasks import TASKS
 
+BELOW = 0.35
+"""Share of a token's router weight below which a miss comes coarse in adaptive rivals: the lesser
+expert of two, where it has little."""
 RUN_SEED, ASKED_SEED = 83, 1009
 """Of the prompts that are run, and of the items and tasks that are asked and read."""
 
@@ -73,7 +80,11 @@ class Rival:
 
 
 def rivals(case: Case, sensitivity: Sensitivity, found: Optimized) -> list[Rival]:
-    """The answer, what it was held against, every single bound of the ladder, and other codecs."""
+    """The answer and what it is held against.
+
+    That is zones, no compression and other codecs, every single bound of the ladder, and each with
+    the next looser one for misses of low router weight.
+    """
     codec = case.policy.codec
     made = [Rival("optimised", "optimised", _with(case, found.bounds), found.bounds)]
     if (table := found.zones.bounds) is not None:
@@ -88,7 +99,17 @@ def rivals(case: Case, sensitivity: Sensitivity, found: Optimized) -> list[Rival
         elif 0 < figures.bound <= sensitivity.ladder[-1]:
             table = Bounds(default=Bound(figures.bound))
             made.append(Rival(f"one bound, {figures.bound:g}", "uniform", policy, table))
-    return made
+    single = sorted(
+        (one.policy for one in made if one.kind == "uniform"), key=lambda policy: policy.bound
+    )
+    return made + [_adaptive(*pair) for pair in pairwise(single)]
+
+
+def _adaptive(tight: Policy, loose: Policy) -> Rival:
+    """Misses of low weight come under the looser bound."""
+    low = Low(codec=loose.codec, bound=loose.bound, below=BELOW)
+    name = f"{tight.bound:g}, and {loose.bound:g} below a weight of {BELOW:g}"
+    return Rival(name, "adaptive", tight.model_copy(update={"low": low}))
 
 
 def prove(
@@ -128,18 +149,21 @@ def prove(
     asked = subject.checked(effort.requests, RUN_SEED)
     gate = prefetcher_named(case.policy.prefetch)
     lookahead = case.policy.distance if gate is not None and gate.gated else 0
+    static = {key: store for key, store in stores.items() if store.low is None}
     recordings = recorded_under(
-        subject, stores, asked, effort.tokens, part(progress, 0.15, 0.25), lookahead
+        subject, static, asked, effort.tokens, part(progress, 0.15, 0.25), lookahead
     )
+    for policy in (rival.policy for rival in contest):
+        recordings.setdefault(policy.blobs, recordings[policy.key])
     scenarios = [Scenario(rival.policy, case.link_bytes_per_s) for rival in contest]
     checker = Checker(subject, scenarios, stores, asked, effort.tokens, case.profile)
     for number in range(effort.repeats):
         begin, end = (0.25 + 0.45 * at / effort.repeats for at in (number, number + 1))
         checker.repeat(part(progress, begin, end))
     checked = checker.compare(recordings, case.calibration)
-    losses = _losses(subject, stores, effort, part(progress, 0.7, 1.0))
+    losses = _losses(subject, stores, contest, effort, part(progress, 0.7, 1.0))
     ways = [
-        _way(rival, one, sensitivity, *losses[rival.policy.key])
+        _way(rival, one, sensitivity, *losses[rival.policy.blobs])
         for rival, one in zip(contest, checked, strict=True)
     ]
     plain = case.policy.model_copy(update={"codec": "raw", "bound": 0.0, "bounds": None})
@@ -159,7 +183,7 @@ def prove(
         requests=effort.requests,
         tokens=effort.tokens,
         sequences=effort.sequences,
-        items=next(iter(losses.values()))[1].change.items,
+        items=effort.items * len(TASKS),
         ways=ways,
         around=_around(case, contest, found),
     )
@@ -180,7 +204,11 @@ def _around(case: Case, contest: Sequence[Rival], found: Optimized) -> Around | 
 
 
 def _way(
-    rival: Rival, one: Checked, sensitivity: Sensitivity, kl: Difference, asked: Comparison
+    rival: Rival,
+    one: Checked,
+    sensitivity: Sensitivity,
+    kl: Difference,
+    asked: Comparison | None,
 ) -> Way:
     return Way(
         name=rival.name,
@@ -192,8 +220,8 @@ def _way(
         link_bytes=one.measured.link_bytes,
         kl_estimated=None if rival.bounds is None else sensitivity.predict(rival.bounds).kl,
         kl=_ranged(kl),
-        ica=asked.after.mean,
-        ica_change=_ranged(asked.change),
+        ica=None if asked is None else asked.after.mean,
+        ica_change=None if asked is None else _ranged(asked.change),
         decisions_equal=one.decisions_equal,
     )
 
@@ -230,23 +258,36 @@ def _stores(
         if policy.key not in stores:
             codec = codec_named(policy.codec)
             stores[policy.key] = subject.store(codec, policy.bounds or policy.bound, tell)
+        if policy.low is not None:  # its bounds are rivals too, which come before
+            coarse = stores[policy.low.codec, policy.low.bound]
+            stores[policy.blobs] = replace(stores[policy.key], low=coarse)
     return stores
 
 
 def _losses(
-    subject: ModelSubject, stores: Mapping[Key, ExpertStore], effort: Effort, progress: Progress
-) -> dict[Key, tuple[Difference, Comparison]]:
-    """What each store does to texts and answers."""
+    subject: ModelSubject,
+    stores: Mapping[Key, ExpertStore],
+    contest: Sequence[Rival],
+    effort: Effort,
+    progress: Progress,
+) -> dict[Key, tuple[Difference, Comparison | None]]:
+    """What each rival does to texts and answers; to texts alone where it has to run for that."""
     progress("asking the model without an error", 0.0)
-    texts = Texts(subject.model, list(_fresh(effort)))
+    read = list(_fresh(effort))
+    texts = Texts(subject.model, read)
     questions = Questions(subject.model, effort.items, ASKED_SEED)
     right, none = questions.unperturbed.ica(), texts.unperturbed.kl
-    found = {}
-    for number, (key, store) in enumerate(stores.items()):
-        progress(f"asking it under {key[0]} {key[1] or ''}", (number + 1) / (len(stores) + 1))
+    found: dict[Key, tuple[Difference, Comparison | None]] = {}
+    for number, rival in enumerate(contest):
+        progress(f"asking it: {rival.name}", (number + 1) / (len(contest) + 1))
+        policy, store = rival.policy, stores[rival.policy.blobs]
+        if policy.low is not None:
+            reading, _ = read_under(subject.model, texts, read, store, policy)
+            found[policy.blobs] = difference(none, reading.kl), None
+            continue
         lossy = under(subject.model, store)
         kl = difference(none, texts.read(lossy).kl)
-        found[key] = kl, compare(right, questions.ask(lossy).ica())
+        found[policy.blobs] = kl, compare(right, questions.ask(lossy).ica())
     return found
 
 

@@ -13,9 +13,9 @@ from offsim.policy.bounds import Bounds, Strict
 from offsim.study.optimize.around import Around
 
 VERSION = 1
-Kind = Literal["raw", "uniform", "zones", "optimised", "other"]
-"""No compression; one bound everywhere; one in each third of the layers; the answer; or another
-codec that was calibrated."""
+Kind = Literal["raw", "uniform", "zones", "optimised", "adaptive", "other"]
+"""No compression; one bound everywhere; one in each third of the layers; the answer; two bounds,
+the looser one for misses of low router weight; or another codec that was calibrated."""
 
 
 class Both(Strict):
@@ -49,9 +49,10 @@ class Way(Strict):
         kl_estimated: divergence from the model without an error by the sensitivity, nats a token,
             ESTIMATED; None for other codecs.
         kl: the same, MEASURED on other texts.
-        ica: share of items answered rightly, MEASURED.
-        ica_change: from the model without an error, paired by item, MEASURED.
-        decisions_equal: whether all runs decided as was simulated.
+        ica: share of items answered rightly, MEASURED; None where it was not asked.
+        ica_change: from the model without an error, paired by item, MEASURED; likewise.
+        decisions_equal: whether all runs decided as was simulated. Where weights depend on the run,
+            so does the routing, of which the simulation has that of the tighter bound alone.
     """
 
     name: str
@@ -63,8 +64,8 @@ class Way(Strict):
     link_bytes: int
     kl_estimated: Ranged | None
     kl: Ranged
-    ica: float
-    ica_change: Ranged
+    ica: float | None
+    ica_change: Ranged | None
     decisions_equal: bool
 
 

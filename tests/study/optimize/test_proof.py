@@ -86,6 +86,7 @@ def test_the_answer_runs_and_is_asked_beside_its_rivals(
         ("uniform", "cuszp"),
         ("uniform", "cuszp"),
         ("other", "rtn-int8"),
+        ("adaptive", "cuszp"),
     ]
     raw = proof.ways[2]
     assert (raw.kl.mean, raw.ica_change.mean) == (pytest.approx(0, abs=1e-9), 0)
@@ -95,12 +96,17 @@ def test_the_answer_runs_and_is_asked_beside_its_rivals(
     assert loose.kl_estimated is not None
     assert loose.kl_estimated.mean == pytest.approx(45 * BOUNDS[1] ** 2)
     assert proof.ways[5].kl_estimated is None
+    adaptive = proof.ways[6]
+    assert tight.kl.mean < adaptive.kl.mean
+    assert (adaptive.ica, adaptive.kl_estimated) == (None, None)
     for way in proof.ways:
-        assert way.decisions_equal
+        assert way.decisions_equal or way is adaptive
         assert len(way.tpot.repeats) == EFFORT.repeats
         assert way.tpot.measured > 0
     assert proof.answer.bounds == found.bounds
     assert proof.items == 2 * len(TASKS)
+    assert proof.around is not None
+    assert {one.figure for one in proof.around.swings} > {"compute", "bandwidth of the link"}
 
 
 def test_every_single_bound_of_the_ladder_is_a_rival(case: Case, found: Optimized) -> None:
