@@ -4,15 +4,9 @@ import pytest
 
 from offsim.errors import FormatError, InputError
 from offsim.files import write_json
-from offsim.report.decision import (
-    buys,
-    frontier,
-    places,
-    recommended,
-    sure,
-    surroundings,
-    write_decision,
-)
+from offsim.report.decision import write_decision
+from offsim.report.decision_figures import frontier, places, surroundings
+from offsim.report.decision_findings import buys, recommended, sure
 from offsim.report.style import png
 from tests.report.test_page import _read
 from tests.study.optimize.proofs import AROUND, proof, uniform, usual, way
@@ -27,17 +21,28 @@ def test_it_says_what_to_do() -> None:
     assert second.endswith("over a link of 60.0 MB/s, and for a budget of kl<=0.05.")
 
 
+def test_a_single_bound_that_was_better_in_both_is_recommended() -> None:
+    made = proof(*usual(answer_s=0.009).ways)
+    assert recommended(made)[0].startswith(
+        "In the runs one bound of 0.25 was better than the table that was found: 8.00 ms against "
+        "9.00, 11.1 % less, and KL 0.01 against 0.04. Take that"
+    )
+    assert len(recommended(made)) == 3
+
+
 def test_it_says_what_that_buys_and_costs() -> None:
     without, single, loss = buys(usual(answer_s=0.0045))
     assert without == "TPOT is 4.50 ms, against 12.00 ms without compression: 62.5 % less."
     assert "(between one bound, 0.25 and one bound, 0.5) would take 6.00 ms" in single
-    assert "takes 25.0 % less, +25.0 % to +25.0 % over repeats, beyond the noise" in single
+    assert "takes 25.0 % less (-25.0 % to -25.0 % over repeats, beyond the noise)" in single
+    assert single.endswith("was predicted.")
     assert loss.startswith("It loses KL 0.04 nats a token (0.02 to 0.08), within the budget")
 
 
 def test_an_answer_that_is_no_better_is_said_to_be_so() -> None:
     _, single, loss = buys(usual(answer_s=0.009).model_copy(update={"nats": 0.03}))
     assert "takes 50.0 % more" in single
+    assert "differs by a factor of 2.3 between the layers (ESTIMATED" in single
     assert "above the budget of 0.03" in loss
 
 

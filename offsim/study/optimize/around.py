@@ -6,6 +6,9 @@ from dataclasses import replace
 from offsim.policy.bounds import Strict
 from offsim.policy.policy import Policy
 from offsim.study.case import Case
+from offsim.study.optimize.knapsack import Choice
+from offsim.study.optimize.ladder import Ladder
+from offsim.study.optimize.search import Problem, uniform
 from offsim.study.sweep.hardware import overridden
 
 BY = 1.25
@@ -51,10 +54,21 @@ class Winners(Strict):
 
 
 class Around(Strict):
-    """Both, about one answer."""
+    """All about one answer.
 
+    Attributes:
+        now_s: latency of the answer where nothing is changed, SIMULATED, s.
+        swings: of that.
+        winners: of the ways that lose no more than the answer or the budget, MEASURED.
+        prices: of each place the loss that the next looser bound adds, ESTIMATED, by the time that
+            it saves, SIMULATED, nats a token and s, from the loosest single bound within the
+            budget; without places where it saves none.
+    """
+
+    now_s: float
     swings: list[Swing]
     winners: Winners
+    prices: list[float]
 
 
 def swings(case: Case, seconds: Seconds) -> list[Swing]:
@@ -101,6 +115,36 @@ def swings(case: Case, seconds: Seconds) -> list[Swing]:
         )
     )
     return sorted(found, key=lambda one: -abs(one.more_s - one.less_s))
+
+
+def prices(case: Case, ladder: Ladder, budget: float, seconds: Seconds) -> list[float]:
+    """What each place asks for time, as `Around.prices` has it.
+
+    Args:
+        case: its policy's own bounds do not matter.
+        ladder: places and what they lose.
+        budget: of which the loosest single bound is taken, nats a token.
+        seconds: latency of a case.
+    """
+
+    def latency(choice: Choice) -> float:
+        return seconds(case.with_policy(bound=0.0, bounds=ladder.table(choice)))
+
+    problem = Problem(ladder.losses, budget, latency)
+    base = uniform(problem)
+    looser = int(base[0]) + 1
+    if looser == len(ladder.bounds):
+        return []
+    found = []
+    for place in range(len(base)):
+        changed = base.copy()
+        changed[place] = looser
+        saved = problem.seconds(base) - problem.seconds(changed)
+        if saved > 0:
+            found.append(
+                float(ladder.losses[place, looser] - ladder.losses[place, base[0]]) / saved
+            )
+    return found
 
 
 def winners(case: Case, ways: Mapping[str, Policy], seconds: Seconds) -> Winners:

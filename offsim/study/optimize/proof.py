@@ -26,7 +26,8 @@ from offsim.study.case import Case
 from offsim.study.check import Checked, Checker, Scenario
 from offsim.study.dictated import read_under
 from offsim.study.optimize.answer import Optimized
-from offsim.study.optimize.around import Around, swings, winners
+from offsim.study.optimize.around import Around, prices, swings, winners
+from offsim.study.optimize.ladder import ladder_of
 from offsim.study.optimize.proof_file import Both, Kind, Proof, Way
 from offsim.study.plan import Progress, part
 from offsim.study.prepare import Key, under
@@ -46,7 +47,7 @@ class Effort:
     """How much is run and asked.
 
     Attributes:
-        requests: that are run.
+        requests: that are run; each way answers them in its own words, so that few say little.
         tokens: written for each.
         repeats: of each run, interleaved.
         sequences: of text that are read, half solved tasks and half prose.
@@ -54,9 +55,9 @@ class Effort:
         items: asked of each task.
     """
 
-    requests: int = 2
+    requests: int = 8
     tokens: int = 24
-    repeats: int = 9
+    repeats: int = 5
     sequences: int = 64
     length: int = 128
     items: int = 100
@@ -185,11 +186,17 @@ def prove(
         sequences=effort.sequences,
         items=effort.items * len(TASKS),
         ways=ways,
-        around=_around(case, contest, found),
+        around=_around(case, sensitivity, contest, ways, found),
     )
 
 
-def _around(case: Case, contest: Sequence[Rival], found: Optimized) -> Around | None:
+def _around(
+    case: Case,
+    sensitivity: Sensitivity,
+    contest: Sequence[Rival],
+    ways: Sequence[Way],
+    found: Optimized,
+) -> Around | None:
     """What the answer depends on; the map needs something to compare with."""
     if all(rival.kind != "raw" for rival in contest):
         return None
@@ -198,9 +205,19 @@ def _around(case: Case, contest: Sequence[Rival], found: Optimized) -> Around | 
         metrics = asked.predict()
         return metrics.tpot_s if found.goal == "tpot" else metrics.ttft_s
 
-    answer = replace(case, policy=contest[0].policy)
-    ways = {rival.name: rival.policy for rival in contest}
-    return Around(swings=swings(answer, seconds), winners=winners(case, ways, seconds))
+    answer, most = replace(case, policy=contest[0].policy), max(found.nats, ways[0].kl.mean)
+    within = {
+        rival.name: rival.policy
+        for rival, way in zip(contest, ways, strict=True)
+        if way.kl.mean <= most
+    }
+    ladder = ladder_of(sensitivity, case.calibration, case.policy.codec, found.by)
+    return Around(
+        now_s=seconds(answer),
+        swings=swings(answer, seconds),
+        winners=winners(case, within, seconds),
+        prices=prices(case, ladder, found.nats, seconds),
+    )
 
 
 def _way(

@@ -133,14 +133,14 @@ class Proof(Strict):
 
 @dataclass(frozen=True)
 class Gain:
-    """The answer against a single bound of equal MEASURED loss.
+    """The answer against a single bound of equal loss, MEASURED or predicted.
 
     Attributes:
         seconds: what that bound takes: between the two of the ladder that lose less and more, by
             the logarithms of their losses.
         share: of that by which the answer is faster; negative where it is slower.
-        low: 10th percentile of the share over repeats.
-        high: 90th percentile.
+        low: 10th percentile of the share over repeats; the share itself where it is predicted.
+        high: 90th percentile, likewise.
         between: names of the two.
     """
 
@@ -151,33 +151,53 @@ class Gain:
     between: tuple[str, str]
 
 
-def gain(proof: Proof) -> Gain | None:
-    """How much faster the answer is than single bounds of equal loss, MEASURED.
+def gain(proof: Proof, *, predicted: bool = False) -> Gain | None:
+    """How much faster the answer is than single bounds of equal loss.
 
     None where no two single bounds of the ladder lose less and more than the answer.
+
+    Args:
+        proof: of the answer.
+        predicted: by simulated latencies and estimated losses, in place of measured ones.
     """
-    loss = proof.answer.kl.mean
-    single = sorted((w for w in proof.ways if w.kind == "uniform"), key=lambda way: way.kl.mean)
-    at = int(np.searchsorted([way.kl.mean for way in single], loss))
-    if not 0 < at < len(single) or single[at - 1].kl.mean <= 0:
+
+    def loss(way: Way) -> float:
+        return _estimated(way) if predicted else way.kl.mean
+
+    def repeats(way: Way) -> list[float]:
+        both = proof.latency(way)
+        return [both.simulated] if predicted else both.repeats
+
+    def latency(way: Way) -> float:
+        both = proof.latency(way)
+        return both.simulated if predicted else both.measured
+
+    ours = proof.answer
+    single = sorted((way for way in proof.ways if way.kind == "uniform"), key=loss)
+    at = int(np.searchsorted([loss(way) for way in single], loss(ours)))
+    if not 0 < at < len(single) or loss(single[at - 1]) <= 0:
         return None
     less, more = single[at - 1 : at + 1]
-    share = float(np.log(loss / less.kl.mean) / np.log(more.kl.mean / less.kl.mean))
-    first, second, ours = (proof.latency(way) for way in (less, more, proof.answer))
+    share = float(np.log(loss(ours) / loss(less)) / np.log(loss(more) / loss(less)))
 
     def between(one: float, other: float) -> float:
         return one + share * (other - one)
 
-    seconds = between(first.measured, second.measured)
-    triples = zip(ours.repeats, first.repeats, second.repeats, strict=True)
+    seconds = between(latency(less), latency(more))
+    triples = zip(repeats(ours), repeats(less), repeats(more), strict=True)
     low, high = np.percentile([1 - mine / between(*pair) for mine, *pair in triples], (10, 90))
     return Gain(
         seconds=seconds,
-        share=1 - ours.measured / seconds,
+        share=1 - latency(ours) / seconds,
         low=float(low),
         high=float(high),
         between=(less.name, more.name),
     )
+
+
+def _estimated(way: Way) -> float:
+    """The loss that was estimated, nats a token; NaN where it was not."""
+    return np.nan if way.kl_estimated is None else way.kl_estimated.mean
 
 
 def proof_table(proof: Proof) -> pd.DataFrame:

@@ -83,6 +83,8 @@ def proof(*ways: Way, nats: float = 0.05) -> Proof:
 
 
 AROUND = Around(
+    now_s=0.006,
+    prices=[1.0, 2.0, 3.0],
     swings=[
         Swing(figure="bandwidth of the link", less_s=0.008, more_s=0.005),
         Swing(figure="compute", less_s=0.0055, more_s=0.0065),

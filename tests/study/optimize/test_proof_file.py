@@ -19,6 +19,13 @@ def test_the_gain_is_against_a_bound_of_equal_loss_by_hand() -> None:
     assert found.between == ("one bound, 0.25", "one bound, 0.5")
 
 
+def test_what_was_predicted_is_at_equal_estimated_loss() -> None:
+    found = gain(usual(answer_s=0.0045), predicted=True)  # all losses twice, all times 2 % more
+    assert found is not None
+    assert (found.seconds, found.share) == pytest.approx((1.02 * 0.006, 0.25))
+    assert found.low == found.high == found.share
+
+
 def test_a_slower_answer_has_a_negative_gain() -> None:
     found = gain(usual(answer_s=0.009))
     assert found is not None
