@@ -83,6 +83,16 @@ class Texts:
         """How a model as it stands, with whatever error, predicts the texts."""
         return self._reading([_logits(model, ids) for ids in self._batches])
 
+    def reading_of(self, logits: Sequence[torch.Tensor]) -> Reading:
+        """How what was predicted elsewhere differs.
+
+        Args:
+            logits: for each sequence, of each of its tokens but the first, [length - 1, vocabulary]
+                float32.
+        """
+        rows = iter(logits)
+        return self._reading([torch.stack([next(rows) for _ in ids]) for ids in self._batches])
+
     def _reading(self, found: Sequence[torch.Tensor]) -> Reading:
         kl, nll, tokens = [], [], []
         for ids, before, after in zip(self._batches, self._logits, found, strict=True):

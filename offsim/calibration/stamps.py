@@ -6,7 +6,7 @@ from itertools import pairwise
 from statistics import fmean, median
 
 import numpy as np
-from scipy.optimize import minimize_scalar
+from scipy.optimize import brentq
 from scipy.stats import theilslopes
 
 from offsim.calibration.fit import figure
@@ -35,6 +35,7 @@ FEWEST_FETCHING = 30
 """Layers that ask for something ahead, by which it can be told what that takes."""
 COLDEST = 0.95
 """Most of a loss that can be left a layer later: caches are warm again within a token or two."""
+SHARE_TOLERANCE = 1e-4
 Observed = tuple[RunRecord, list[StepTimes]]
 """What a run gave: its record and its time stamps."""
 
@@ -289,24 +290,30 @@ def _point(spells: list[list[Loss]]) -> CoolingPoint | None:
 
 
 def _still_cold(spells: list[list[Loss]], cooling: list[CoolingPoint]) -> float:
-    """The share of a loss that is left one layer later, by least squares over layers.
+    """The share of a loss that is left one layer later.
+
+    The one with which layers that waited for nothing lose in the mean what they did. Not the one
+    that is nearest layer by layer: a long spell is followed by a fast recovery and a slow one, of
+    which that would see the fast one alone.
 
     Args:
         spells: layers of decode steps that follow each other.
         cooling: what a layer loses.
     """
     alone = [[extra_after(cooling, idle) for idle, _ in spell] for spell in spells]
-    actual = np.array([lost for spell in spells for _, lost in spell])
-    if not any(loss > 0 for losses in alone for loss in losses):
+    every = np.array([loss for spell in spells for loss in spell]).reshape(-1, 2)
+    quiet = (every[:, 0] == 0) & ~np.isnan(every[:, 1])
+    if not quiet.any():
         return 0.0
-    low, high = np.nanquantile(actual, (0.25, 0.75))
-    usual = np.abs(actual - np.nanmedian(actual)) <= UNUSUAL * (high - low)  # not where it is NaN
+    lost = figure(every[quiet, 1].tolist()).value
 
-    def error(share: float) -> float:
+    def more(share: float) -> float:
         guess = np.array([cold for losses in alone for cold in _decaying(losses, share)])
-        return float(((guess - actual)[usual] ** 2).sum())
+        return figure(guess[quiet].tolist()).value - lost
 
-    return float(minimize_scalar(error, bounds=(0.0, COLDEST), method="bounded").x)
+    if more(0.0) >= 0 or more(COLDEST) <= 0:
+        return 0.0 if more(0.0) >= 0 else COLDEST
+    return float(brentq(more, 0.0, COLDEST, xtol=SHARE_TOLERANCE))
 
 
 def _decaying(alone: Sequence[float], share: float) -> list[float]:

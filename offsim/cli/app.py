@@ -9,6 +9,7 @@ from offsim.cli import (
     bounds,
     breakeven,
     calibrate,
+    capacity,
     check,
     codecs,
     compress,
@@ -56,6 +57,7 @@ app.add_typer(profile.app, name="profile")
 app.command("model")(model.model)
 app.command("simulate")(simulate.simulate)
 app.command("serve")(serve.serve)
+app.command("capacity")(capacity.capacity)
 app.command("explain")(explain.explain)
 app.command("breakeven")(breakeven.breakeven)
 app.command("sweep")(sweep.sweep)

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from offsim.study.optimize.proof_file import Proof
 
 
-REPEATS = 9
+REPEATS = 5
 
 
 class By(StrEnum):
@@ -157,7 +157,8 @@ def _proved(
 def _show_proof(proof: "Proof") -> None:
     import pandas as pd
 
-    from offsim.report.decision import buys, sure, ways_table
+    from offsim.report.decision import ways_table
+    from offsim.report.decision_findings import buys, sure
 
     table = ways_table(proof)
     rows = pd.DataFrame([[cell.text for cell in row] for row in table.rows], columns=table.head)

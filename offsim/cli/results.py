@@ -11,6 +11,7 @@ if TYPE_CHECKING:
     import pandas as pd
 
 ENDS = ("least", "median", "most")
+JUDGING = "What they cost and lose"
 
 
 def results(
@@ -41,20 +42,65 @@ def results(
         Path | None,
         typer.Option(help="Another sweep: list by how much the same scenarios differ from it."),
     ] = None,
+    pareto: Annotated[
+        str | None,
+        typer.Option(
+            help="Keep what no other scenario beats in these columns, such as "
+            "tpot_s,kl,device_bytes; -NAME is to be large.",
+            rich_help_panel=JUDGING,
+        ),
+    ] = None,
+    figure: Annotated[
+        Path | None,
+        typer.Option(
+            help="Draw the first two of them (PNG), --pareto against the rest.",
+            rich_help_panel=JUDGING,
+        ),
+    ] = None,
+    sensitivity: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder or file of `offsim sensitivity` on the model: adds the column kl.",
+            rich_help_panel=JUDGING,
+        ),
+    ] = None,
+    hardware: Annotated[
+        str | None,
+        typer.Option(
+            help="Profile whose price and power add usd_per_mtoken and joules_per_token.",
+            rich_help_panel=JUDGING,
+        ),
+    ] = None,
     as_json: options.Json = False,
 ) -> None:
     """List, filter, sort, export or compare what sweeps found.
 
     Example: offsim results sweep.sqlite --where "policy.slots <= 4" --sort tpot_s
+    Or: offsim results sweep.sqlite --pareto tpot_s,device_bytes --figure front.png
     """
+    from offsim.errors import InputError
+    from offsim.study.sweep.judged import DERIVED, aims_of, front
     from offsim.study.sweep.query import check_fields
 
-    check_fields(show or ())
-    table = _read(file, where, sort)
+    aims = None if pareto is None else aims_of(pareto)
+    if figure is not None and (aims is None or figure.suffix != ".png"):
+        raise InputError(f"--figure {figure}: a .png of --pareto; give both")
+    check_fields(name for name in show or () if name not in DERIVED)
+    table = _judged(_read(file, where, sort), sensitivity, hardware)
+    if aims is not None:
+        every, table = table, front(table[table["status"] == "done"], aims)
+        names = [aim.removeprefix("-") for aim in aims]
+        show = list(dict.fromkeys([*names, *(show or ())]))
+        if figure is not None:
+            from offsim.report.front import front_figure
+            from offsim.report.style import png
+
+            _write(figure, png(front_figure(every, table, names)))
     if against is None:
         if export is not None:
             _export(table.drop(columns="config"), export)
-        _list(file.name, table, show, limit, as_json)
+        title = file.name if aims is None else f"{file.name}, what nothing beats"
+        _list(title, table, show, limit, as_json)
         return
     from offsim.study.sweep.compare import compared
     from offsim.study.sweep.query import USUAL
@@ -89,6 +135,34 @@ def _read(file: Path, where: list[str] | None, sort: list[str] | None) -> "pd.Da
 
     with reading(file) as sql:
         return rows(sql, where or (), sort or ())
+
+
+def _judged(
+    table: "pd.DataFrame", sensitivity: Path | None, hardware: str | None
+) -> "pd.DataFrame":
+    """With what scenarios lose and cost, where it is asked for."""
+    from offsim.study.sweep.judged import with_cost, with_loss
+
+    if sensitivity is not None:
+        from offsim.accuracy.sensitivity import Sensitivity
+        from offsim.files import read_json
+
+        file = sensitivity / "sensitivity.json" if sensitivity.is_dir() else sensitivity
+        table = with_loss(table, read_json(file, Sensitivity))
+    if hardware is not None:
+        from offsim.calibration.profiles import load_profile
+
+        gpu = load_profile(hardware).gpu
+        price = None if gpu.price_usd_per_h is None else gpu.price_usd_per_h.value
+        table = with_cost(table, price, gpu.power_w.value)
+    return table
+
+
+def _write(path: Path, image: bytes) -> None:
+    from offsim.files import replacing
+
+    with replacing(path) as partial:
+        partial.write_bytes(image)
 
 
 def _list(

@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Protocol
 
 import numpy as np
 import torch
@@ -11,6 +12,13 @@ from offsim.errors import InputError
 
 Choose = Callable[[torch.Tensor], int]
 """Gives the next token for its logits [vocabulary]."""
+
+
+class Chooser(Protocol):
+    """Whoever chooses the tokens of several requests."""
+
+    def of(self, request: int) -> Choose:
+        """Chooses the tokens of one of them, by its number."""
 
 
 def likeliest(logits: torch.Tensor) -> int:

@@ -108,6 +108,12 @@ class Policy(BaseModel):
         return self.codec, self.bound
 
     @property
+    def blobs(self) -> tuple[str, float]:
+        """What decides all blobs that a policy loads: `key`, and the coarser ones beside it."""
+        name, bound = self.key
+        return (name, bound) if self.low is None else (f"{name} {bound:g}, {self.low}", 0.0)
+
+    @property
     def storage(self) -> str:
         """Codec and bound as one short text: `cuszp 0.03125`, or `cuszp bounds 3 rules`."""
         if self.bounds is not None:

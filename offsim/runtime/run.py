@@ -14,7 +14,7 @@ from offsim.model.experts import ExpertShape, shape_of, top_k_of
 from offsim.model.formulas import Formula, formula_of, plain
 from offsim.model.generate import greedy_tokens
 from offsim.model.hook import handled
-from offsim.model.sampling import Sampling, likeliest
+from offsim.model.sampling import Chooser, likeliest
 from offsim.policy.decider import live_decider
 from offsim.policy.policy import Policy
 from offsim.policy.prefetchers.registry import prefetcher_named
@@ -61,7 +61,7 @@ def run_offloaded(
     profile: Trace | None = None,
     folder: Path | None = None,
     device: Device = CPU,
-    sampling: Sampling | None = None,
+    sampling: Chooser | None = None,
 ) -> Run:
     """Answer prompts one after the other with the experts offloaded.
 

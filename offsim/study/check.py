@@ -73,7 +73,7 @@ class Checker(Generic[Request]):
     Args:
         subject: whose experts are offloaded.
         scenarios: what to check.
-        stores: by codec and bound.
+        stores: by codec and bound, or as `Policy.blobs` names them.
         requests: that are run.
         count: output tokens of each.
         profile: an earlier trace that runs and simulations may learn from alike.
@@ -103,7 +103,7 @@ class Checker(Generic[Request]):
         for done, number in enumerate(order):
             scenario = self.scenarios[number]
             progress(f"run {len(self.runs[number]) + 1}: {scenario}", done / len(order))
-            store, link = self.stores[scenario.policy.key], scenario.link_bytes_per_s
+            store, link = self.stores[scenario.policy.blobs], scenario.link_bytes_per_s
             run = self.subject.run(
                 store, scenario.policy, self.requests, self.count, link, profile=self.profile
             )
@@ -120,7 +120,7 @@ class Checker(Generic[Request]):
             calibration: of this machine and model.
         """
         return [
-            self._checked(scenario, runs, recordings[scenario.policy.key], calibration)
+            self._checked(scenario, runs, recordings[scenario.policy.blobs], calibration)
             for scenario, runs in zip(self.scenarios, self.runs, strict=True)
         ]
 

@@ -1,10 +1,10 @@
 """The sampler of a codec: measured through the real run, round by round."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from statistics import median
 from typing import Generic
 
-from offsim.calibration.fit import figure, summed, undisturbed_rounds
+from offsim.calibration.fit import OUTLIER, figure, summed, undisturbed_rounds
 from offsim.calibration.measure import timed
 from offsim.calibration.overlap import (
     Beside,
@@ -208,18 +208,36 @@ class CodecSampler(Generic[Request]):
         stage = self._stage
         turns = [list(decoded(runs[QUEUED].record, stage, in_turn=True)) for runs in self._runs]
         kept = undisturbed_rounds(list(zip(turns, self._runs, strict=True)), _typical_s)
-        dense, experts, woken = [], [], []
-        for _, runs in kept:
-            for name in (HALVED, QUEUED, AHEAD, AHEAD_CHUNKS):
-                run, chunks = runs[name], CHUNKS if name == AHEAD_CHUNKS else 1
-                parts = computed(run.record, run.times, stage, compute, chunks)
-                experts += parts[1]
-                if name in (AHEAD, AHEAD_CHUNKS):  # in the others nothing comes beside them
-                    dense += parts[0]
-            woken += list(decoded(runs[AHEAD].record, stage, in_turn=False))
+        woken = [
+            one for _, runs in kept for one in decoded(runs[AHEAD].record, stage, in_turn=False)
+        ]
         slowed = decode_slowdown(woken)
         seconds = alone([one for turn, _ in kept for one in turn], slowed)
+        parts = [self._parts(runs, compute) for _, runs in kept]
+        dense = [one for beside, _ in parts for one in beside]
+        # A round in which something else ran tilts the line through all samples.
+        slowdowns = [slowdown(beside) for _, beside in parts]
+        most = OUTLIER * median(slowdowns)
+        experts = [
+            one
+            for by, (_, beside) in zip(slowdowns, parts, strict=True)
+            if by <= most
+            for one in beside
+        ]
         return seconds, slowed, interference(dense), slowdown(experts)
+
+    def _parts(
+        self, runs: Mapping[str, Run], compute: ComputeFigures
+    ) -> tuple[list[Beside], list[Beside]]:
+        """The dense parts of compute beside which something comes in a round, and all experts."""
+        dense, experts = [], []
+        for name in (HALVED, QUEUED, AHEAD, AHEAD_CHUNKS):
+            run, chunks = runs[name], CHUNKS if name == AHEAD_CHUNKS else 1
+            found = computed(run.record, run.times, self._stage, compute, chunks)
+            experts += found[1]
+            if name in (AHEAD, AHEAD_CHUNKS):
+                dense += found[0]
+        return dense, experts
 
     def _chunk_s(self, slowed: float) -> float:
         """What a further chunk costs the decoder, s: chunks held against whole loads."""

@@ -1,14 +1,17 @@
 import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from offsim.files import read_yaml, write_json, write_yaml
 from offsim.policy.bounds import Bounds
+from offsim.study.optimize.proof_file import Proof
 from offsim.trace import save_trace
 from tests.builders import calibration
 from tests.study.cases import ALTERNATING
 from tests.study.optimize.cases import codecs, losses
+from tests.study.optimize.proofs import usual
 
 from .test_cli import run
 
@@ -47,7 +50,41 @@ def test_it_shows_writes_and_prints_json(
         "optimised by layer",
         "raw",
         "one bound, 0.25",
+        "three zones of layers",
     ]
+
+
+def test_a_proof_leaves_a_page_to_decide_by(
+    given: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    asked: list[int] = []
+
+    def prove(*given: Any) -> Proof:
+        asked.append(given[4].repeats)
+        return usual()
+
+    monkeypatch.setattr("offsim.study.optimize.proof.prove", prove)
+    monkeypatch.setattr("offsim.study.study.embedded", lambda: None)
+    out = tmp_path / "proof"
+    out.mkdir()
+    files = ("--sensitivity", str(tmp_path / "abs"), "--prove", str(out), "--repeats", "4")
+    assert run(monkeypatch, *given, "--budget", "kl<=3", *files) == 0
+    shown = " ".join(capsys.readouterr().out.split())
+    assert asked == [4]
+    assert "TPOT is 6.00 ms, against 12.00 ms without compression: 50.0 % less." in shown
+    assert {path.name for path in out.iterdir()} == {
+        "around.png",
+        "bounds.yaml",
+        "bounds.png",
+        "frontier.png",
+        "proof.csv",
+        "proof.json",
+        "report.html",
+    }
+    assert run(monkeypatch, "report", str(out)) == 0
 
 
 @pytest.mark.parametrize(
@@ -58,6 +95,8 @@ def test_it_shows_writes_and_prints_json(
         (("--codec", "sz3"), "codec sz3 is not in it; calibrate it first"),
         (("--sensitivity", "sigma"), "bounds in sigma, which are other numbers for each expert"),
         (("--sensitivity", "nowhere"), "nowhere"),
+        (("--repeats", "3"), "give --prove DIR too"),
+        (("--prove", "proof"), "what can be run and asked is"),
     ],
 )
 def test_bad_input_is_one_sentence(

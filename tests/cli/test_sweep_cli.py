@@ -6,7 +6,10 @@ from typing import Any
 import pandas as pd
 import pytest
 
+from offsim.calibration.profiles import load_profile
+from offsim.files import write_json
 from offsim.study.sweep import drive
+from tests.study.optimize.cases import losses
 from tests.study.sweep.made import BASE, REFUSED, SMALL, prepared
 
 from .test_cli import run
@@ -64,6 +67,28 @@ def test_results_are_filtered_and_sorted(
     times = [row["tpot_s"] for row in shown["scenarios"]]
     assert times == sorted(times)
     assert {row["label"] for row in shown["scenarios"]} == {"SIMULATED"}
+
+
+def test_what_nothing_beats_is_listed_and_drawn(
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    swept: tuple[str, str],
+    tmp_path: Path,
+) -> None:
+    known, picture = tmp_path / "sensitivity.json", tmp_path / "front.png"
+    write_json(known, losses().model_dump(mode="json"))
+    asked = ("--pareto", "tpot_s,device_bytes,kl,usd_per_mtoken", "--figure", str(picture))
+    priced = ("--sensitivity", str(known), "--hardware", "a100-80gb-pcie4")
+    shown = listed(monkeypatch, capsys, swept[1], *asked, *priced)
+    every = listed(monkeypatch, capsys, swept[1], *priced, "--limit", "24")["scenarios"]
+    assert 0 < len(shown["scenarios"]) == shown["counts"]["done"] < len(every)
+    first = shown["scenarios"][0]
+    assert first["tpot_s"] == min(row["tpot_s"] for row in every)
+    price = first["usd_per_mtoken"] * first["tokens_per_s"] * 3600 / 1e6
+    assert price == pytest.approx(load_profile("a100-80gb-pcie4").gpu.price_usd_per_h.value)  # type: ignore[union-attr]
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    assert run(monkeypatch, "results", swept[1], "--pareto", "-tokens_per_s,host_bytes") == 0
+    assert "small.sqlite, what nothing beats" in capsys.readouterr().out
 
 
 def test_refusals_are_told_by_their_reasons(
@@ -163,6 +188,11 @@ def test_stopped_it_says_how_to_go_on(
         ("results {done} --show speed", "no scenario has a field 'speed'"),
         ("results {done} --export x.xls", "--export x.xls: a file is .csv or .parquet"),
         ("results {done} --against none", "none: no such file of a sweep"),
+        ("results {done} --pareto tpot_s", "--pareto 'tpot_s': give two aims or more"),
+        ("results {done} --pareto tpot_s,kl", "--pareto kl: no column of numbers of this name"),
+        ("results {done} --figure a.png", "--figure a.png: a .png of --pareto; give both"),
+        ("results {done} --hardware none", "none"),
+        ("results {done} --sensitivity none", "none"),
     ],
 )
 def test_wrong_input(

@@ -5,7 +5,8 @@ sensitivity was measured on, but for its passages of prose, of which it read the
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from itertools import pairwise
 
 from offsim import __version__
 from offsim.accuracy import Difference, Questions, Texts, difference, embedded_texts
@@ -17,18 +18,26 @@ from offsim.errors import InputError
 from offsim.policy.bounds import Bounds
 from offsim.policy.decider import live_decider
 from offsim.policy.policy import Policy
+from offsim.policy.precision import Low
 from offsim.policy.prefetchers.registry import prefetcher_named
 from offsim.runtime.store import ExpertStore
 from offsim.study.calibrate import this_machine
 from offsim.study.case import Case
 from offsim.study.check import Checked, Checker, Scenario
+from offsim.study.dictated import read_under
 from offsim.study.optimize.answer import Optimized
+from offsim.study.optimize.around import Around, prices, swings, winners
+from offsim.study.optimize.ladder import ladder_of
 from offsim.study.optimize.proof_file import Both, Kind, Proof, Way
 from offsim.study.plan import Progress, part
 from offsim.study.prepare import Key, under
 from offsim.study.study import by_place, recorded_under
 from offsim.study.subject import ModelSubject
+from offsim.testbed.tasks import TASKS
 
+BELOW = 0.35
+"""Share of a token's router weight below which a miss comes coarse in adaptive rivals: the lesser
+expert of two, where it has little."""
 RUN_SEED, ASKED_SEED = 83, 1009
 """Of the prompts that are run, and of the items and tasks that are asked and read."""
 
@@ -38,7 +47,7 @@ class Effort:
     """How much is run and asked.
 
     Attributes:
-        requests: that are run.
+        requests: that are run; each way answers them in its own words, so that few say little.
         tokens: written for each.
         repeats: of each run, interleaved.
         sequences: of text that are read, half solved tasks and half prose.
@@ -46,9 +55,9 @@ class Effort:
         items: asked of each task.
     """
 
-    requests: int = 2
+    requests: int = 8
     tokens: int = 24
-    repeats: int = 9
+    repeats: int = 5
     sequences: int = 64
     length: int = 128
     items: int = 100
@@ -72,7 +81,11 @@ class Rival:
 
 
 def rivals(case: Case, sensitivity: Sensitivity, found: Optimized) -> list[Rival]:
-    """The answer, what it was held against, every single bound of the ladder, and other codecs."""
+    """The answer and what it is held against.
+
+    That is zones, no compression and other codecs, every single bound of the ladder, and each with
+    the next looser one for misses of low router weight.
+    """
     codec = case.policy.codec
     made = [Rival("optimised", "optimised", _with(case, found.bounds), found.bounds)]
     if (table := found.zones.bounds) is not None:
@@ -87,7 +100,17 @@ def rivals(case: Case, sensitivity: Sensitivity, found: Optimized) -> list[Rival
         elif 0 < figures.bound <= sensitivity.ladder[-1]:
             table = Bounds(default=Bound(figures.bound))
             made.append(Rival(f"one bound, {figures.bound:g}", "uniform", policy, table))
-    return made
+    single = sorted(
+        (one.policy for one in made if one.kind == "uniform"), key=lambda policy: policy.bound
+    )
+    return made + [_adaptive(*pair) for pair in pairwise(single)]
+
+
+def _adaptive(tight: Policy, loose: Policy) -> Rival:
+    """Misses of low weight come under the looser bound."""
+    low = Low(codec=loose.codec, bound=loose.bound, below=BELOW)
+    name = f"{tight.bound:g}, and {loose.bound:g} below a weight of {BELOW:g}"
+    return Rival(name, "adaptive", tight.model_copy(update={"low": low}))
 
 
 def prove(
@@ -127,18 +150,21 @@ def prove(
     asked = subject.checked(effort.requests, RUN_SEED)
     gate = prefetcher_named(case.policy.prefetch)
     lookahead = case.policy.distance if gate is not None and gate.gated else 0
+    static = {key: store for key, store in stores.items() if store.low is None}
     recordings = recorded_under(
-        subject, stores, asked, effort.tokens, part(progress, 0.15, 0.25), lookahead
+        subject, static, asked, effort.tokens, part(progress, 0.15, 0.25), lookahead
     )
+    for policy in (rival.policy for rival in contest):
+        recordings.setdefault(policy.blobs, recordings[policy.key])
     scenarios = [Scenario(rival.policy, case.link_bytes_per_s) for rival in contest]
     checker = Checker(subject, scenarios, stores, asked, effort.tokens, case.profile)
     for number in range(effort.repeats):
         begin, end = (0.25 + 0.45 * at / effort.repeats for at in (number, number + 1))
         checker.repeat(part(progress, begin, end))
     checked = checker.compare(recordings, case.calibration)
-    losses = _losses(subject, stores, effort, part(progress, 0.7, 1.0))
+    losses = _losses(subject, stores, contest, effort, part(progress, 0.7, 1.0))
     ways = [
-        _way(rival, one, sensitivity, *losses[rival.policy.key])
+        _way(rival, one, sensitivity, *losses[rival.policy.blobs])
         for rival, one in zip(contest, checked, strict=True)
     ]
     plain = case.policy.model_copy(update={"codec": "raw", "bound": 0.0, "bounds": None})
@@ -158,13 +184,48 @@ def prove(
         requests=effort.requests,
         tokens=effort.tokens,
         sequences=effort.sequences,
-        items=next(iter(losses.values()))[1].change.items,
+        items=effort.items * len(TASKS),
         ways=ways,
+        around=_around(case, sensitivity, contest, ways, found),
+    )
+
+
+def _around(
+    case: Case,
+    sensitivity: Sensitivity,
+    contest: Sequence[Rival],
+    ways: Sequence[Way],
+    found: Optimized,
+) -> Around | None:
+    """What the answer depends on; the map needs something to compare with."""
+    if all(rival.kind != "raw" for rival in contest):
+        return None
+
+    def seconds(asked: Case) -> float:
+        metrics = asked.predict()
+        return metrics.tpot_s if found.goal == "tpot" else metrics.ttft_s
+
+    answer, most = replace(case, policy=contest[0].policy), max(found.nats, ways[0].kl.mean)
+    within = {
+        rival.name: rival.policy
+        for rival, way in zip(contest, ways, strict=True)
+        if way.kl.mean <= most
+    }
+    ladder = ladder_of(sensitivity, case.calibration, case.policy.codec, found.by)
+    return Around(
+        now_s=seconds(answer),
+        swings=swings(answer, seconds),
+        winners=winners(case, within, seconds),
+        prices=prices(case, ladder, found.nats, seconds),
     )
 
 
 def _way(
-    rival: Rival, one: Checked, sensitivity: Sensitivity, kl: Difference, asked: Comparison
+    rival: Rival,
+    one: Checked,
+    sensitivity: Sensitivity,
+    kl: Difference,
+    asked: Comparison | None,
 ) -> Way:
     return Way(
         name=rival.name,
@@ -176,8 +237,8 @@ def _way(
         link_bytes=one.measured.link_bytes,
         kl_estimated=None if rival.bounds is None else sensitivity.predict(rival.bounds).kl,
         kl=_ranged(kl),
-        ica=asked.after.mean,
-        ica_change=_ranged(asked.change),
+        ica=None if asked is None else asked.after.mean,
+        ica_change=None if asked is None else _ranged(asked.change),
         decisions_equal=one.decisions_equal,
     )
 
@@ -214,23 +275,36 @@ def _stores(
         if policy.key not in stores:
             codec = codec_named(policy.codec)
             stores[policy.key] = subject.store(codec, policy.bounds or policy.bound, tell)
+        if policy.low is not None:  # its bounds are rivals too, which come before
+            coarse = stores[policy.low.codec, policy.low.bound]
+            stores[policy.blobs] = replace(stores[policy.key], low=coarse)
     return stores
 
 
 def _losses(
-    subject: ModelSubject, stores: Mapping[Key, ExpertStore], effort: Effort, progress: Progress
-) -> dict[Key, tuple[Difference, Comparison]]:
-    """What each store does to texts and answers."""
+    subject: ModelSubject,
+    stores: Mapping[Key, ExpertStore],
+    contest: Sequence[Rival],
+    effort: Effort,
+    progress: Progress,
+) -> dict[Key, tuple[Difference, Comparison | None]]:
+    """What each rival does to texts and answers; to texts alone where it has to run for that."""
     progress("asking the model without an error", 0.0)
-    texts = Texts(subject.model, list(_fresh(effort)))
+    read = list(_fresh(effort))
+    texts = Texts(subject.model, read)
     questions = Questions(subject.model, effort.items, ASKED_SEED)
     right, none = questions.unperturbed.ica(), texts.unperturbed.kl
-    found = {}
-    for number, (key, store) in enumerate(stores.items()):
-        progress(f"asking it under {key[0]} {key[1] or ''}", (number + 1) / (len(stores) + 1))
+    found: dict[Key, tuple[Difference, Comparison | None]] = {}
+    for number, rival in enumerate(contest):
+        progress(f"asking it: {rival.name}", (number + 1) / (len(contest) + 1))
+        policy, store = rival.policy, stores[rival.policy.blobs]
+        if policy.low is not None:
+            reading, _ = read_under(subject.model, texts, read, store, policy)
+            found[policy.blobs] = difference(none, reading.kl), None
+            continue
         lossy = under(subject.model, store)
         kl = difference(none, texts.read(lossy).kl)
-        found[key] = kl, compare(right, questions.ask(lossy).ica())
+        found[policy.blobs] = kl, compare(right, questions.ask(lossy).ica())
     return found
 
 

@@ -10,11 +10,12 @@ from pydantic import Field
 from offsim.accuracy.sensitivity import Ranged
 from offsim.calibration.schema import Machine, ModelFacts
 from offsim.policy.bounds import Bounds, Strict
+from offsim.study.optimize.around import Around
 
 VERSION = 1
-Kind = Literal["raw", "uniform", "zones", "optimised", "other"]
-"""No compression; one bound everywhere; one in each third of the layers; the answer; or another
-codec that was calibrated."""
+Kind = Literal["raw", "uniform", "zones", "optimised", "adaptive", "other"]
+"""No compression; one bound everywhere; one in each third of the layers; the answer; two bounds,
+the looser one for misses of low router weight; or another codec that was calibrated."""
 
 
 class Both(Strict):
@@ -48,9 +49,10 @@ class Way(Strict):
         kl_estimated: divergence from the model without an error by the sensitivity, nats a token,
             ESTIMATED; None for other codecs.
         kl: the same, MEASURED on other texts.
-        ica: share of items answered rightly, MEASURED.
-        ica_change: from the model without an error, paired by item, MEASURED.
-        decisions_equal: whether all runs decided as was simulated.
+        ica: share of items answered rightly, MEASURED; None where it was not asked.
+        ica_change: from the model without an error, paired by item, MEASURED; likewise.
+        decisions_equal: whether all runs decided as was simulated. Where weights depend on the run,
+            so does the routing, of which the simulation has that of the tighter bound alone.
     """
 
     name: str
@@ -62,8 +64,8 @@ class Way(Strict):
     link_bytes: int
     kl_estimated: Ranged | None
     kl: Ranged
-    ica: float
-    ica_change: Ranged
+    ica: float | None
+    ica_change: Ranged | None
     decisions_equal: bool
 
 
@@ -88,6 +90,7 @@ class Proof(Strict):
         sequences: of text that were read.
         items: that were asked, together.
         ways: to store the experts.
+        around: what the answer depends on, SIMULATED.
     """
 
     format: Literal["offsim-proof"] = "offsim-proof"
@@ -109,6 +112,7 @@ class Proof(Strict):
     sequences: int
     items: int
     ways: list[Way]
+    around: Around | None = None
 
     @property
     def answer(self) -> Way:
@@ -129,14 +133,14 @@ class Proof(Strict):
 
 @dataclass(frozen=True)
 class Gain:
-    """The answer against a single bound of equal MEASURED loss.
+    """The answer against a single bound of equal loss, MEASURED or predicted.
 
     Attributes:
         seconds: what that bound takes: between the two of the ladder that lose less and more, by
             the logarithms of their losses.
         share: of that by which the answer is faster; negative where it is slower.
-        low: 10th percentile of the share over repeats.
-        high: 90th percentile.
+        low: 10th percentile of the share over repeats; the share itself where it is predicted.
+        high: 90th percentile, likewise.
         between: names of the two.
     """
 
@@ -147,33 +151,53 @@ class Gain:
     between: tuple[str, str]
 
 
-def gain(proof: Proof) -> Gain | None:
-    """How much faster the answer is than single bounds of equal loss, MEASURED.
+def gain(proof: Proof, *, predicted: bool = False) -> Gain | None:
+    """How much faster the answer is than single bounds of equal loss.
 
     None where no two single bounds of the ladder lose less and more than the answer.
+
+    Args:
+        proof: of the answer.
+        predicted: by simulated latencies and estimated losses, in place of measured ones.
     """
-    loss = proof.answer.kl.mean
-    single = sorted((w for w in proof.ways if w.kind == "uniform"), key=lambda way: way.kl.mean)
-    at = int(np.searchsorted([way.kl.mean for way in single], loss))
-    if not 0 < at < len(single) or single[at - 1].kl.mean <= 0:
+
+    def loss(way: Way) -> float:
+        return _estimated(way) if predicted else way.kl.mean
+
+    def repeats(way: Way) -> list[float]:
+        both = proof.latency(way)
+        return [both.simulated] if predicted else both.repeats
+
+    def latency(way: Way) -> float:
+        both = proof.latency(way)
+        return both.simulated if predicted else both.measured
+
+    ours = proof.answer
+    single = sorted((way for way in proof.ways if way.kind == "uniform"), key=loss)
+    at = int(np.searchsorted([loss(way) for way in single], loss(ours)))
+    if not 0 < at < len(single) or loss(single[at - 1]) <= 0:
         return None
     less, more = single[at - 1 : at + 1]
-    share = float(np.log(loss / less.kl.mean) / np.log(more.kl.mean / less.kl.mean))
-    first, second, ours = (proof.latency(way) for way in (less, more, proof.answer))
+    share = float(np.log(loss(ours) / loss(less)) / np.log(loss(more) / loss(less)))
 
     def between(one: float, other: float) -> float:
         return one + share * (other - one)
 
-    seconds = between(first.measured, second.measured)
-    triples = zip(ours.repeats, first.repeats, second.repeats, strict=True)
+    seconds = between(latency(less), latency(more))
+    triples = zip(repeats(ours), repeats(less), repeats(more), strict=True)
     low, high = np.percentile([1 - mine / between(*pair) for mine, *pair in triples], (10, 90))
     return Gain(
         seconds=seconds,
-        share=1 - ours.measured / seconds,
+        share=1 - latency(ours) / seconds,
         low=float(low),
         high=float(high),
         between=(less.name, more.name),
     )
+
+
+def _estimated(way: Way) -> float:
+    """The loss that was estimated, nats a token; NaN where it was not."""
+    return np.nan if way.kl_estimated is None else way.kl_estimated.mean
 
 
 def proof_table(proof: Proof) -> pd.DataFrame:

@@ -13,10 +13,11 @@ import offsim
 from offsim.errors import FormatError, InputError
 from offsim.record import Metrics
 from offsim.record.events import STAGES
+from offsim.simulate.needs import Needs
 from offsim.study.sweep.scenario import Entry
 from offsim.study.sweep.work import Answer
 
-VERSION = 1
+VERSION = 2
 APPLICATION = 0x6F667377
 """By which SQLite files of sweeps are known: "ofsw"."""
 BUSY_S = 60.0
@@ -36,7 +37,8 @@ def _stall(stage: str) -> str:
     return f"{STALL}{stage.replace(' ', '_').replace('-', '_')}_s"
 
 
-METRICS = _metric_columns()
+RESULTS = _metric_columns() | {one.name: SQL_TYPES[one.type] for one in fields(Needs)}
+"""Columns of what is found out of a scenario."""
 COLUMNS = {
     "number": "INTEGER PRIMARY KEY",
     "scenario": "TEXT NOT NULL UNIQUE",
@@ -48,7 +50,7 @@ COLUMNS = {
     "offsim": "TEXT NOT NULL",
     "engine": "TEXT NOT NULL",
     "schema": "INTEGER NOT NULL",
-    **METRICS,
+    **RESULTS,
 }
 """Of the table `scenarios`. What depends on the hour is in `runs` alone."""
 SCHEMA = (
@@ -58,13 +60,13 @@ SCHEMA = (
     f"PRAGMA application_id = {APPLICATION}",
     f"PRAGMA user_version = {VERSION}",
 )
-ENTERED = tuple(COLUMNS)[1 : -len(METRICS)]
+ENTERED = tuple(COLUMNS)[1 : -len(RESULTS)]
 ENTER = (
     f"INSERT OR IGNORE INTO scenarios ({', '.join(ENTERED)}) "
     f"VALUES ({', '.join('?' for _ in ENTERED)})"
 )
 ANSWER = (
-    f"UPDATE scenarios SET status = ?, error = ?, {', '.join(f'{name} = ?' for name in METRICS)} "
+    f"UPDATE scenarios SET status = ?, error = ?, {', '.join(f'{name} = ?' for name in RESULTS)} "
     "WHERE scenario = ?"
 )
 
@@ -178,12 +180,12 @@ def _opened(entry: Entry) -> tuple[object, ...]:
 
 
 def _row(answer: Answer) -> tuple[object, ...]:
-    if answer.metrics is None:
-        return ("refused", answer.error, *(None for _ in METRICS), answer.key)
-    values: dict[str, Any] = asdict(answer.metrics)
+    if answer.found is None:
+        return ("refused", answer.error, *(None for _ in RESULTS), answer.key)
+    values: dict[str, Any] = asdict(answer.found.metrics) | asdict(answer.found.needs)
     stalls: Mapping[str, float] = values.pop("decode_stall_s")
     values |= {_stall(stage): seconds for stage, seconds in stalls.items()}
-    return ("done", None, *(values[name] for name in METRICS), answer.key)
+    return ("done", None, *(values[name] for name in RESULTS), answer.key)
 
 
 @contextmanager

@@ -10,6 +10,7 @@ from offsim.calibration.schema import Calibration
 from offsim.errors import InputError, OffsimError
 from offsim.record import Metrics
 from offsim.simulate import predict
+from offsim.simulate.needs import Needs, needs
 from offsim.study.sweep.hardware import overridden
 from offsim.study.sweep.inputs import Inputs, check_engine
 from offsim.study.sweep.scenario import Scenario
@@ -22,17 +23,24 @@ KEPT = 4
 """Parts of traces that are kept, since the decisions on them are (`offsim.simulate.fast`)."""
 
 
+class Found(NamedTuple):
+    """What a scenario takes."""
+
+    metrics: Metrics
+    needs: Needs
+
+
 class Answer(NamedTuple):
     """What became of a scenario.
 
     Attributes:
         key: of the scenario.
-        metrics: what it takes; None where it was refused.
+        found: what it takes; None where it was refused.
         error: why, in a sentence; None where it was not.
     """
 
     key: str
-    metrics: Metrics | None
+    found: Found | None
     error: str | None
 
 
@@ -76,11 +84,12 @@ def _answer(digest: str, key: str, config: str) -> Answer:
         profile = None if workload.profile is None else inputs.traces[workload.profile]
         link = scenario.link_bytes_per_s
         metrics = predict(trace, scenario.policy, calibration, link, profile)
+        found = Found(metrics, needs(calibration, scenario.policy))
     except OffsimError as error:
         return Answer(key, None, str(error))
     except OverflowError as error:
         return Answer(key, None, f"something takes longer than a simulation can count ({error})")
-    return Answer(key, metrics, None)
+    return Answer(key, found, None)
 
 
 def _machine(inputs: Inputs, scenario: Scenario) -> Calibration:

@@ -12,16 +12,17 @@ from offsim.errors import FormatError, InputError
 from offsim.policy.policy import Policy
 from offsim.record import Metrics
 from offsim.simulate import predict
-from offsim.study.sweep.database import COLUMNS, METRICS, SweepFile, reading
+from offsim.simulate.needs import needs
+from offsim.study.sweep.database import COLUMNS, RESULTS, SweepFile, reading
 from offsim.study.sweep.scenario import Entry
-from offsim.study.sweep.work import Answer
+from offsim.study.sweep.work import Answer, Found
 from tests.builders import TOY
 
 from .made import MACHINE, all_rows
 
 ENTRIES = [Entry(key, '{"policy":{"slots":1}}', "t", "c") for key in "ab"]
 WRONG = Entry("x", "{}", "t", "c", "no such thing")
-FOUND = predict(TOY, Policy(), MACHINE)
+FOUND = Found(predict(TOY, Policy(), MACHINE), needs(MACHINE, Policy()))
 
 
 def written(path: Path) -> Path:
@@ -32,9 +33,9 @@ def written(path: Path) -> Path:
 
 
 def test_each_metric_has_a_column() -> None:
-    assert {field.name for field in fields(Metrics)} - {"decode_stall_s"} <= set(METRICS)
-    assert METRICS["decode_stall_hand_over_s"] == METRICS["tpot_s"] == "REAL"
-    assert (METRICS["label"], METRICS["lookups"]) == ("TEXT", "INTEGER")
+    assert {field.name for field in fields(Metrics)} - {"decode_stall_s"} <= set(RESULTS)
+    assert RESULTS["decode_stall_hand_over_s"] == RESULTS["tpot_s"] == "REAL"
+    assert (RESULTS["label"], RESULTS["lookups"]) == ("TEXT", "INTEGER")
 
 
 def test_rows_keep_their_order_and_come_once(tmp_path: Path) -> None:
@@ -60,15 +61,18 @@ def test_any_tool_reads_it(tmp_path: Path) -> None:
         table = pd.read_sql("SELECT * FROM scenarios", sql)
         (slots,) = sql.execute("SELECT config ->> '$.policy.slots' FROM scenarios").fetchone()
     assert list(table.columns) == list(COLUMNS)
-    assert table["tpot_s"][0] == FOUND.tpot_s
-    assert table["decode_stall_link_s"][0] == FOUND.decode_stall_s["link"]
+    assert table["tpot_s"][0] == FOUND.metrics.tpot_s
+    assert table["decode_stall_link_s"][0] == FOUND.metrics.decode_stall_s["link"]
+    assert table["device_bytes"][0] == FOUND.needs.device_bytes
     assert slots == 1
 
 
 def test_what_is_not_defined_is_null(tmp_path: Path) -> None:
     path = written(tmp_path / "s.sqlite")
     with closing(SweepFile(path)) as file:
-        file.save([Answer("b", replace(FOUND, ttft_s=math.nan), None)])
+        file.save(
+            [Answer("b", FOUND._replace(metrics=replace(FOUND.metrics, ttft_s=math.nan)), None)]
+        )
     with reading(path) as sql:
         found = sql.execute("SELECT scenario FROM scenarios WHERE ttft_s IS NULL AND error IS NULL")
         assert found.fetchall() == [("b",)]
@@ -105,19 +109,19 @@ def test_a_reader_cannot_write(tmp_path: Path) -> None:
 
 
 def test_a_file_that_is_no_sweep_is_refused(tmp_path: Path) -> None:
-    text, other, later = (tmp_path / name for name in ("text", "other.sqlite", "later.sqlite"))
+    text, other, earlier = (tmp_path / name for name in ("text", "other.sqlite", "earlier.sqlite"))
     text.write_text("not a database, but long enough to be looked at as if it were one\n" * 10)
     with closing(sqlite3.connect(other)) as sql:
         sql.execute("CREATE TABLE a (b)")
-    with closing(sqlite3.connect(written(later))) as sql:
-        sql.execute("PRAGMA user_version = 2")
+    with closing(sqlite3.connect(written(earlier))) as sql:
+        sql.execute("PRAGMA user_version = 1")
     for path, says in ((text, "not the file of a sweep"), (other, "not the file of a sweep; give")):
         with pytest.raises(FormatError, match=says), reading(path):
             pass
         with pytest.raises(FormatError, match=says):
             SweepFile(path)
-    with pytest.raises(FormatError, match="version 2 of a sweep, and this offsim has 1"):
-        SweepFile(later)
+    with pytest.raises(FormatError, match="version 1 of a sweep, and this offsim has 2"):
+        SweepFile(earlier)
     with pytest.raises(InputError, match="none: no such file of a sweep"), reading(Path("none")):
         pass
     with pytest.raises(InputError, match="cannot be written"):

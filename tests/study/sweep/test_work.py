@@ -7,7 +7,9 @@ import pytest
 
 from offsim.errors import InputError
 from offsim.policy.policy import Policy
+from offsim.record import Metrics
 from offsim.simulate import predict
+from offsim.simulate.needs import needs
 from offsim.study.sweep.hardware import overridden
 from offsim.study.sweep.inputs import Inputs
 from offsim.study.sweep.scenario import entry_of
@@ -38,17 +40,25 @@ def answer(inputs: Inputs = INPUTS, **given: Any) -> Answer:
     return found
 
 
+def metrics(inputs: Inputs = INPUTS, **given: Any) -> Metrics:
+    found = answer(inputs, **given).found
+    assert found is not None
+    return found.metrics
+
+
 def test_it_is_what_predict_says() -> None:
-    found = answer(policy__slots=2, policy__prefetch="last-token", link_bytes_per_s=500)
+    answered = answer(policy__slots=2, policy__prefetch="last-token", link_bytes_per_s=500)
     policy = Policy(slots=2, prefetch="last-token")
-    assert found.metrics == predict(TOY, policy, MACHINE, 500.0)
-    assert found.error is None
+    assert answered.found is not None
+    assert answered.found.metrics == predict(TOY, policy, MACHINE, 500.0)
+    assert answered.found.needs == needs(MACHINE, policy)
+    assert answered.error is None
 
 
 def test_another_machine_is_another_calibration() -> None:
     slow = {"codecs.cuszp.decode_s.times": 3.0}
     given = {"policy__codec": "cuszp", "policy__bound": 0.5, "policy__slots": 2}
-    found = answer(hardware__codecs__cuszp__decode_s__times=3.0, **given).metrics
+    found = metrics(hardware__codecs__cuszp__decode_s__times=3.0, **given)
     policy = Policy(codec="cuszp", bound=0.5, slots=2)
     assert found == predict(TOY, policy, overridden(MACHINE, slow))
     assert found != predict(TOY, policy, MACHINE)
@@ -61,8 +71,7 @@ def test_another_machine_is_another_calibration() -> None:
 def test_it_replays_the_requests_that_are_asked_for(
     requests: Any, tokens: int | None, count: int, made: int
 ) -> None:
-    found = answer(SEVERAL, workload__requests=requests, workload__tokens=tokens).metrics
-    assert found is not None
+    found = metrics(SEVERAL, workload__requests=requests, workload__tokens=tokens)
     assert (found.requests, found.output_tokens) == (count, made)
 
 
@@ -80,7 +89,7 @@ def test_it_replays_the_requests_that_are_asked_for(
 )
 def test_a_refusal_is_an_answer(given: dict[str, Any], says: str) -> None:
     found = answer(**given)
-    assert found.metrics is None
+    assert found.found is None
     assert found.error is not None
     assert says in found.error
 
