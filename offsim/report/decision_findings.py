@@ -5,7 +5,8 @@ from collections import Counter
 import numpy as np
 
 from offsim.report.text import bound_text, milliseconds, percent
-from offsim.study.optimize.proof_file import Both, Gain, Proof, gain
+from offsim.study.optimize.latency import Both
+from offsim.study.optimize.proof_file import Proof, gain
 
 GOALS = {"tpot": "TPOT", "ttft": "TTFT"}
 FEWEST_PRICES = 2
@@ -116,7 +117,7 @@ def _against_one_bound(goal: str, ours: float, proof: Proof) -> str:
         f"A single bound that loses as much (between {two}) would take "
         f"{milliseconds(found.seconds)} ms: a bound a {proof.by} takes {_saved(found.share)} "
         f"({percent(-found.high, signed=True)} to {percent(-found.low, signed=True)} over repeats, "
-        f"{_certain(found)})."
+        f"{_sign(found.low, found.high)})."
     )
     expected = gain(proof, predicted=True)
     if expected is not None:
@@ -126,11 +127,6 @@ def _against_one_bound(goal: str, ours: float, proof: Proof) -> str:
 
 def _saved(share: float) -> str:
     return f"{percent(abs(share))} {'less' if share >= 0 else 'more'}"
-
-
-def _certain(found: Gain) -> str:
-    """Whether repeats agree on the sign."""
-    return "beyond the noise" if found.low > 0 or found.high < 0 else "within the noise"
 
 
 def _why(proof: Proof) -> str:
@@ -144,6 +140,37 @@ def _why(proof: Proof) -> str:
         "10th to 90th percentile), while a mixture of two bounds loses more than one bound between "
         "them, since losses grow faster than bounds."
     )
+
+
+def known_tasks(proof: Proof) -> list[str]:
+    """What a bound for each task buys; nothing where that was not tried."""
+    found = proof.by_task
+    if found is None:
+        return []
+    goal, one, each = GOALS[proof.goal], found.one.latency, found.each.latency
+    shares = [1 - ours / theirs for ours, theirs in zip(each.repeats, one.repeats, strict=True)]
+    low, high = np.percentile(shares, (10, 90))
+    share = 1 - each.measured / one.measured
+    gained = found.gained
+    said = [
+        f"One bound for all tasks, {bound_text(found.single)}, takes {milliseconds(one.measured)} "
+        f"ms of {goal} in the mean over the tasks; a bound for each takes "
+        f"{milliseconds(each.measured)} ms: {_saved(share)} ({percent(-high, signed=True)} to "
+        f"{percent(-low, signed=True)} over repeats, {_sign(low, high)}). "
+        f"{_saved(1 - each.simulated / one.simulated)} was predicted.",
+        f"With it {percent(abs(gained.mean))} {'more' if gained.mean >= 0 else 'fewer'} of "
+        f"{found.items} items are answered rightly ({percent(gained.low, signed=True)} to "
+        f"{percent(gained.high, signed=True)}, {_sign(gained.low, gained.high)}).",
+        "Both are the fastest by the simulator that lost no more right answers than the loosest "
+        "single bound within the budget, on items of their own; each task is served by itself, "
+        "from an empty cache on.",
+    ]
+    return said if found.decisions_equal else [*said, "Decision logs are DIFFERENT."]
+
+
+def _sign(low: float, high: float) -> str:
+    """Whether an interval leaves the sign open."""
+    return "beyond the noise" if low > 0 or high < 0 else "within the noise"
 
 
 def sure(proof: Proof) -> list[str]:
