@@ -34,8 +34,10 @@ def recommended(proof: Proof) -> list[str]:
 
 
 def _dominated(proof: Proof) -> list[str]:
-    """A single bound that was measured to be better in both, if there is one."""
-    rival = proof.rival
+    """A bound, zones or another codec that was measured to be better in both, if there is one."""
+    simpler = [way for way in proof.ways if way.kind in ("uniform", "zones", "other")]
+    within = [way for way in simpler if way.kl.mean <= proof.answer.kl.mean]
+    rival = min(within, key=lambda way: proof.latency(way).measured, default=None)
     if rival is None:
         return []
     ours, theirs = (proof.latency(way).measured for way in (proof.answer, rival))

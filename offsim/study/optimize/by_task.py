@@ -190,7 +190,7 @@ def by_task(
             task=name,
             bound=bounds[rung],
             latency=row[rung],
-            chosen_change=-float(drop[rung]),
+            chosen_change=0.0 - float(drop[rung]),
             ica_change=ranged(difference(judged.before.ica(name), judged.after[rung].ica(name))),
         )
         for name, rung, row, drop in zip(names, choice.tolist(), both, drops, strict=True)
