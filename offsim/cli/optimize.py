@@ -135,16 +135,15 @@ def _proved(
     tell: "display.Tell",
 ) -> "Proof":
     """Prove an answer, and leave the proof, its table, the bounds and the page in a folder."""
-    from dataclasses import replace
-
     from offsim.files import replacing, write_json, write_yaml
     from offsim.report.decision import PROOF, write_decision
+    from offsim.study.optimize.by_task import Effort as TaskEffort
     from offsim.study.optimize.proof import Effort
     from offsim.study.optimize.proof import prove as proved
     from offsim.study.optimize.proof_file import proof_table
     from offsim.study.study import embedded
 
-    effort = replace(Effort(), repeats=repeats)
+    effort = Effort(repeats=repeats, by_task=TaskEffort(repeats=repeats))
     proof = proved(embedded(), case, known, found, effort, tell)
     with replacing(folder / "proof.csv") as partial:
         proof_table(proof).to_csv(partial, index=False)
@@ -158,12 +157,12 @@ def _show_proof(proof: "Proof") -> None:
     import pandas as pd
 
     from offsim.report.decision import ways_table
-    from offsim.report.decision_findings import buys, sure
+    from offsim.report.decision_findings import buys, known_tasks, sure
 
     table = ways_table(proof)
     rows = pd.DataFrame([[cell.text for cell in row] for row in table.rows], columns=table.head)
     display.show_table(f"{table.caption} [{', '.join(table.labels)}]", rows)
-    for sentence in (*buys(proof), *sure(proof)):
+    for sentence in (*buys(proof), *known_tasks(proof), *sure(proof)):
         typer.echo(sentence)
 
 

@@ -6,12 +6,13 @@ from pathlib import Path
 from offsim.errors import InputError
 from offsim.files import read_json, replacing, write_text
 from offsim.report.decision_figures import frontier, places, surroundings
-from offsim.report.decision_findings import GOALS, buys, recommended, sure
+from offsim.report.decision_findings import GOALS, buys, known_tasks, recommended, sure
 from offsim.report.page import PAGE, Picture
 from offsim.report.style import small_png
 from offsim.report.tables import Cell, Table
 from offsim.report.templates import style_sheet, template_named
-from offsim.report.text import NOTHING, milliseconds, percent
+from offsim.report.text import NOTHING, bound_text, milliseconds, percent
+from offsim.study.optimize.by_task import ByTask
 from offsim.study.optimize.proof_file import Proof, Way
 from offsim.units import show_bytes
 
@@ -57,6 +58,8 @@ def write_decision(folder: Path, out: Path | None = None) -> Path:
         sure=sure(proof),
         figures=pictures,
         ways=ways_table(proof),
+        known_tasks=known_tasks(proof),
+        tasks=None if proof.by_task is None else tasks_table(proof, proof.by_task),
     )
     write_text(page, html)
     return page
@@ -94,3 +97,34 @@ def _row(proof: Proof, way: Way) -> list[Cell]:
         NOTHING if way.ica is None else percent(way.ica),
     ]
     return [Cell(text, marked) for text in texts]
+
+
+def tasks_table(proof: Proof, found: ByTask) -> Table:
+    """A row a task: its bound, and what it takes and loses under it."""
+    goal = GOALS[proof.goal]
+    return Table(
+        caption=f"The bound of each task: {goal} (ms), change of right answers (points)",
+        labels=["MEASURED", "SIMULATED"],
+        head=[
+            "task",
+            "bound",
+            f"{goal}, predicted",
+            f"{goal}, measured",
+            "right answers, as chosen by",
+            "right answers, on other items",
+        ],
+        rows=[
+            [
+                Cell(text)
+                for text in (
+                    one.task,
+                    bound_text(one.bound),
+                    milliseconds(one.latency.simulated),
+                    milliseconds(one.latency.measured),
+                    percent(one.chosen_change, signed=True),
+                    percent(one.ica_change.mean, signed=True),
+                )
+            ]
+            for one in found.tasks
+        ],
+    )

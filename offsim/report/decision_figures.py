@@ -91,7 +91,7 @@ def frontier(proof: Proof) -> Figure:
             )
         if way.kind in ("uniform", "other"):
             axes.annotate(
-                way.name.removeprefix("one bound, "),
+                way.name if way.bounds is None else bound_text(way.bounds.default.value),
                 (way.kl.mean, 1e3 * both.measured),
                 xytext=(-4, -11),
                 textcoords="offset points",
@@ -115,16 +115,17 @@ def frontier(proof: Proof) -> Figure:
     axes.axvline(proof.nats, color=FAINT, linestyle=":", linewidth=1)
     axes.annotate(
         "budget",
-        (proof.nats, 1),
+        (proof.nats, 0),
         xycoords=("data", "axes fraction"),
-        xytext=(3, -24),
+        xytext=(3, 4),
         textcoords="offset points",
         fontsize=SMALLEST,
         color=FAINT,
     )
     axes.set(xscale="log", xlabel="loss: KL, nats a token", ylabel=f"{GOALS[proof.goal]}, ms")
     plain_log(axes.xaxis, subs=(1, 3))
-    axes.legend(handles=_legend({way.kind for way in lossy}), loc="upper right")
+    handles = _legend({way.kind for way in lossy})
+    axes.legend(handles=handles, loc="upper left", bbox_to_anchor=(1.01, 1.0))
     titled(
         figure,
         "What each way takes and loses: filled is measured, hollow is predicted",

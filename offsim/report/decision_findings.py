@@ -5,7 +5,8 @@ from collections import Counter
 import numpy as np
 
 from offsim.report.text import bound_text, milliseconds, percent
-from offsim.study.optimize.proof_file import Both, Gain, Proof, gain
+from offsim.study.optimize.latency import Both
+from offsim.study.optimize.proof_file import Proof, gain
 
 GOALS = {"tpot": "TPOT", "ttft": "TTFT"}
 FEWEST_PRICES = 2
@@ -33,8 +34,10 @@ def recommended(proof: Proof) -> list[str]:
 
 
 def _dominated(proof: Proof) -> list[str]:
-    """A single bound that was measured to be better in both, if there is one."""
-    rival = proof.rival
+    """A bound, zones or another codec that was measured to be better in both, if there is one."""
+    simpler = [way for way in proof.ways if way.kind in ("uniform", "zones", "other")]
+    within = [way for way in simpler if way.kl.mean <= proof.answer.kl.mean]
+    rival = min(within, key=lambda way: proof.latency(way).measured, default=None)
     if rival is None:
         return []
     ours, theirs = (proof.latency(way).measured for way in (proof.answer, rival))
@@ -116,7 +119,7 @@ def _against_one_bound(goal: str, ours: float, proof: Proof) -> str:
         f"A single bound that loses as much (between {two}) would take "
         f"{milliseconds(found.seconds)} ms: a bound a {proof.by} takes {_saved(found.share)} "
         f"({percent(-found.high, signed=True)} to {percent(-found.low, signed=True)} over repeats, "
-        f"{_certain(found)})."
+        f"{_sign(found.low, found.high)})."
     )
     expected = gain(proof, predicted=True)
     if expected is not None:
@@ -126,11 +129,6 @@ def _against_one_bound(goal: str, ours: float, proof: Proof) -> str:
 
 def _saved(share: float) -> str:
     return f"{percent(abs(share))} {'less' if share >= 0 else 'more'}"
-
-
-def _certain(found: Gain) -> str:
-    """Whether repeats agree on the sign."""
-    return "beyond the noise" if found.low > 0 or found.high < 0 else "within the noise"
 
 
 def _why(proof: Proof) -> str:
@@ -144,6 +142,37 @@ def _why(proof: Proof) -> str:
         "10th to 90th percentile), while a mixture of two bounds loses more than one bound between "
         "them, since losses grow faster than bounds."
     )
+
+
+def known_tasks(proof: Proof) -> list[str]:
+    """What a bound for each task buys; nothing where that was not tried."""
+    found = proof.by_task
+    if found is None:
+        return []
+    goal, one, each = GOALS[proof.goal], found.one.latency, found.each.latency
+    shares = [1 - ours / theirs for ours, theirs in zip(each.repeats, one.repeats, strict=True)]
+    low, high = np.percentile(shares, (10, 90))
+    share = 1 - each.measured / one.measured
+    gained = found.gained
+    said = [
+        f"One bound for all tasks, {bound_text(found.single)}, takes {milliseconds(one.measured)} "
+        f"ms of {goal} in the mean over the tasks; a bound for each takes "
+        f"{milliseconds(each.measured)} ms: {_saved(share)} ({percent(-high, signed=True)} to "
+        f"{percent(-low, signed=True)} over repeats, {_sign(low, high)}). "
+        f"{_saved(1 - each.simulated / one.simulated)} was predicted.",
+        f"With it {percent(abs(gained.mean))} {'more' if gained.mean >= 0 else 'fewer'} of "
+        f"{found.items} items are answered rightly ({percent(gained.low, signed=True)} to "
+        f"{percent(gained.high, signed=True)}, {_sign(gained.low, gained.high)}).",
+        "Both are the fastest by the simulator that lost no more right answers than the loosest "
+        "single bound within the budget, on items of their own; each task is served by itself, "
+        "from an empty cache on.",
+    ]
+    return said if found.decisions_equal else [*said, "Decision logs are DIFFERENT."]
+
+
+def _sign(low: float, high: float) -> str:
+    """Whether an interval leaves the sign open."""
+    return "beyond the noise" if low > 0 or high < 0 else "within the noise"
 
 
 def sure(proof: Proof) -> list[str]:

@@ -8,7 +8,9 @@ import pandas as pd
 
 NOTHING = "n/a"
 """Shown for what is not defined, such as the TPOT of requests of one token."""
-_RAISED = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+_RAISED = str.maketrans("-.0123456789", "⁻·⁰¹²³⁴⁵⁶⁷⁸⁹")
+SAME_BOUND = 1e-6
+"""Relative difference of bounds that are typed with six digits."""
 _KNOWN = ("codec", "bound", "slots", "link_MB_per_s")
 
 Row = Mapping[Hashable, Any]
@@ -16,11 +18,13 @@ Row = Mapping[Hashable, Any]
 
 
 def bound_text(bound: float) -> str:
-    """An absolute error bound: a power of two where it is one, such as 2⁻⁷, else as `%g`."""
-    mantissa, exponent = math.frexp(bound)
-    if mantissa == 0.5 and exponent < 1:
-        return "2" + str(exponent - 1).translate(_RAISED)
-    return f"{bound:g}"
+    """An absolute error bound: below 1 a power of two in halves, as 2⁻⁷ or 2⁻⁴·⁵; else `%g`."""
+    if not 0 < bound < 1:
+        return f"{bound:g}"
+    exponent = round(2 * math.log2(bound)) / 2
+    if not math.isclose(bound, 2.0**exponent, rel_tol=SAME_BOUND):
+        return f"{bound:g}"
+    return "2" + f"{exponent:g}".translate(_RAISED)
 
 
 def storage_text(codec: str, bound: float) -> str:

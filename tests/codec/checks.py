@@ -26,8 +26,9 @@ def _works(name: str) -> bool:
 HERE = [name for name in CODECS if _works(name)]
 LOSSY = [name for name in HERE if CODECS[name].promise == "bound"]
 BOUNDS = st.floats(1e-6, 1.0)
-EXAMPLES = 20 * settings.default.max_examples
-"""2,000 of each property; `--hypothesis-profile long` takes 40,000."""
+EXAMPLES = 20 * settings.default.max_examples // len(DTYPES)
+"""For each dtype, so that a property of a codec is tried 2,000 times; `--hypothesis-profile long`
+takes 40,000."""
 
 
 def sha256(data: bytes) -> str:

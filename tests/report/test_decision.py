@@ -6,10 +6,10 @@ from offsim.errors import FormatError, InputError
 from offsim.files import write_json
 from offsim.report.decision import write_decision
 from offsim.report.decision_figures import frontier, places, surroundings
-from offsim.report.decision_findings import buys, recommended, sure
+from offsim.report.decision_findings import buys, known_tasks, recommended, sure
 from offsim.report.style import png
 from tests.report.test_page import _read
-from tests.study.optimize.proofs import AROUND, proof, uniform, usual, way
+from tests.study.optimize.proofs import AROUND, BY_TASK, proof, uniform, usual, way
 
 
 def test_it_says_what_to_do() -> None:
@@ -22,12 +22,17 @@ def test_it_says_what_to_do() -> None:
 
 
 def test_a_single_bound_that_was_better_in_both_is_recommended() -> None:
-    made = proof(*usual(answer_s=0.009).ways)
+    made = proof(*usual(answer_s=0.009).ways[:-1])
     assert recommended(made)[0].startswith(
         "In the runs one bound of 0.25 was better than the table that was found: 8.00 ms against "
         "9.00, 11.1 % less, and KL 0.01 against 0.04. Take that"
     )
     assert len(recommended(made)) == 3
+
+
+def test_so_is_another_codec() -> None:
+    first = recommended(usual(answer_s=0.009))[0]
+    assert first.startswith("In the runs rtn-int8 was better than the table that was found: 7.00 ")
 
 
 def test_it_says_what_that_buys_and_costs() -> None:
@@ -69,6 +74,31 @@ def test_without_two_bounds_to_compare_the_nearest_is_named() -> None:
     alone, _ = buys(proof(answer))[:2]
     assert alone == "TPOT is 6.00 ms."
     assert buys(proof(answer))[1] == "No single bound of the ladder loses as little as it does."
+
+
+def test_a_bound_for_each_task_is_held_against_one_for_all() -> None:
+    assert known_tasks(usual()) == []
+    made = usual().model_copy(update={"by_task": BY_TASK})
+    latency, answers, _ = known_tasks(made)
+    assert latency == (
+        "One bound for all tasks, 2⁻², takes 8.00 ms of TPOT in the mean over the tasks; a bound "
+        "for each takes 6.00 ms: 25.0 % less (-25.0 % to -25.0 % over repeats, beyond the noise). "
+        "25.0 % less was predicted."
+    )
+    assert answers == (
+        "With it 2.0 % more of 500 items are answered rightly (-1.0 % to +5.0 %, within the noise)."
+    )
+    other = BY_TASK.model_copy(update={"decisions_equal": False})
+    assert known_tasks(made.model_copy(update={"by_task": other}))[-1].endswith("DIFFERENT.")
+
+
+def test_the_page_has_a_row_for_each_task(tmp_path: Path) -> None:
+    made = usual().model_copy(update={"by_task": BY_TASK})
+    write_json(tmp_path / "proof.json", made.model_dump(mode="json"))
+    text = write_decision(tmp_path).read_text("utf-8")
+    assert "Where it is known which task a request is of" in text
+    for cell in ("word", "2⁻¹", "-12.0 %"):
+        assert cell in text
 
 
 def test_it_says_how_sure_that_is() -> None:

@@ -152,7 +152,17 @@ def test_colours_are_distinct_and_constant() -> None:
 
 @pytest.mark.parametrize(
     ("bound", "text"),
-    [(2.0**-7, "2⁻⁷"), (2.0**-11, "2⁻¹¹"), (0.5, "2⁻¹"), (0.003, "0.003"), (1.0, "1"), (0, "0")],
+    [
+        (2.0**-7, "2⁻⁷"),
+        (2.0**-11, "2⁻¹¹"),
+        (0.5, "2⁻¹"),
+        (2.0**-4.5, "2⁻⁴·⁵"),
+        (0.0441942, "2⁻⁴·⁵"),
+        (0.003, "0.003"),
+        (0.0442, "0.0442"),
+        (1.0, "1"),
+        (0, "0"),
+    ],
 )
 def test_bound_text(bound: float, text: str) -> None:
     assert bound_text(bound) == text

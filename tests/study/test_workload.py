@@ -12,3 +12,12 @@ def test_prompts_are_questions_after_solved_examples() -> None:
         lines = tokenizer.decode(ids).split("\n")
         assert lines[0] == ""
         assert [line.endswith("]") for line in lines[1:]] == [True, True, False]
+
+
+def test_prompts_of_one_task_have_no_other() -> None:
+    lines = [
+        line
+        for ids in prompts(5, 3, tasks=["upper"])
+        for line in tokenizer.decode(ids).split("\n")[1:]
+    ]
+    assert {line.split(" ")[0] for line in lines} == {"upper"}

@@ -5,20 +5,16 @@ sensitivity was measured on, but for its passages of prose, of which it read the
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
-from itertools import pairwise
+from dataclasses import dataclass, field, replace
 
 from offsim import __version__
 from offsim.accuracy import Difference, Questions, Texts, difference, embedded_texts
-from offsim.accuracy.comparison import Comparison, compare
-from offsim.accuracy.sensitivity import Ranged, Sensitivity
+from offsim.accuracy.comparison import compare
+from offsim.accuracy.questions import Answers
+from offsim.accuracy.sensitivity import Sensitivity
 from offsim.codec import codec_named
-from offsim.codec.bounds import Bound
 from offsim.errors import InputError
-from offsim.policy.bounds import Bounds
 from offsim.policy.decider import live_decider
-from offsim.policy.policy import Policy
-from offsim.policy.precision import Low
 from offsim.policy.prefetchers.registry import prefetcher_named
 from offsim.runtime.store import ExpertStore
 from offsim.study.calibrate import this_machine
@@ -27,17 +23,18 @@ from offsim.study.check import Checked, Checker, Scenario
 from offsim.study.dictated import read_under
 from offsim.study.optimize.answer import Optimized
 from offsim.study.optimize.around import Around, prices, swings, winners
+from offsim.study.optimize.by_task import ByTask, Judged, by_task, ranged
+from offsim.study.optimize.by_task import Effort as TaskEffort
 from offsim.study.optimize.ladder import ladder_of
-from offsim.study.optimize.proof_file import Both, Kind, Proof, Way
+from offsim.study.optimize.latency import both_of
+from offsim.study.optimize.proof_file import Proof, Way
+from offsim.study.optimize.rivals import Rival, rivals
 from offsim.study.plan import Progress, part
 from offsim.study.prepare import Key, under
 from offsim.study.study import by_place, recorded_under
 from offsim.study.subject import ModelSubject
 from offsim.testbed.tasks import TASKS
 
-BELOW = 0.35
-"""Share of a token's router weight below which a miss comes coarse in adaptive rivals: the lesser
-expert of two, where it has little."""
 RUN_SEED, ASKED_SEED = 83, 1009
 """Of the prompts that are run, and of the items and tasks that are asked and read."""
 
@@ -53,6 +50,7 @@ class Effort:
         sequences: of text that are read, half solved tasks and half prose.
         length: tokens of each.
         items: asked of each task.
+        by_task: of each task that has a bound of its own.
     """
 
     requests: int = 8
@@ -61,56 +59,7 @@ class Effort:
     sequences: int = 64
     length: int = 128
     items: int = 100
-
-
-@dataclass(frozen=True)
-class Rival:
-    """One way to store the experts.
-
-    Attributes:
-        name: for people.
-        kind: of its bounds.
-        policy: codec and bounds.
-        bounds: of every matrix, where it has any and they are of the optimised codec.
-    """
-
-    name: str
-    kind: Kind
-    policy: Policy
-    bounds: Bounds | None = None
-
-
-def rivals(case: Case, sensitivity: Sensitivity, found: Optimized) -> list[Rival]:
-    """The answer and what it is held against.
-
-    That is zones, no compression and other codecs, every single bound of the ladder, and each with
-    the next looser one for misses of low router weight.
-    """
-    codec = case.policy.codec
-    made = [Rival("optimised", "optimised", _with(case, found.bounds), found.bounds)]
-    if (table := found.zones.bounds) is not None:
-        made.append(Rival(found.zones.name, "zones", _with(case, table), table))
-    for figures in case.calibration.codecs:
-        policy = case.policy.model_copy(
-            update={"codec": figures.codec, "bound": figures.bound, "bounds": None}
-        )
-        if figures.codec != codec:
-            kind: Kind = "raw" if figures.codec == "raw" else "other"
-            made.append(Rival(policy.storage, kind, policy))
-        elif 0 < figures.bound <= sensitivity.ladder[-1]:
-            table = Bounds(default=Bound(figures.bound))
-            made.append(Rival(f"one bound, {figures.bound:g}", "uniform", policy, table))
-    single = sorted(
-        (one.policy for one in made if one.kind == "uniform"), key=lambda policy: policy.bound
-    )
-    return made + [_adaptive(*pair) for pair in pairwise(single)]
-
-
-def _adaptive(tight: Policy, loose: Policy) -> Rival:
-    """Misses of low weight come under the looser bound."""
-    low = Low(codec=loose.codec, bound=loose.bound, below=BELOW)
-    name = f"{tight.bound:g}, and {loose.bound:g} below a weight of {BELOW:g}"
-    return Rival(name, "adaptive", tight.model_copy(update={"low": low}))
+    by_task: TaskEffort = field(default_factory=TaskEffort)
 
 
 def prove(
@@ -159,12 +108,15 @@ def prove(
     scenarios = [Scenario(rival.policy, case.link_bytes_per_s) for rival in contest]
     checker = Checker(subject, scenarios, stores, asked, effort.tokens, case.profile)
     for number in range(effort.repeats):
-        begin, end = (0.25 + 0.45 * at / effort.repeats for at in (number, number + 1))
+        begin, end = (0.25 + 0.3 * at / effort.repeats for at in (number, number + 1))
         checker.repeat(part(progress, begin, end))
     checked = checker.compare(recordings, case.calibration)
-    losses = _losses(subject, stores, contest, effort, part(progress, 0.7, 1.0))
+    progress("asking the model without an error", 0.55)
+    questions = Questions(subject.model, effort.items, ASKED_SEED)
+    losses = _losses(subject, stores, contest, questions, effort, part(progress, 0.56, 0.75))
+    right = questions.unperturbed
     ways = [
-        _way(rival, one, sensitivity, *losses[rival.policy.blobs])
+        _way(rival, one, sensitivity, right, *losses[rival.policy.blobs])
         for rival, one in zip(contest, checked, strict=True)
     ]
     plain = case.policy.model_copy(update={"codec": "raw", "bound": 0.0, "bounds": None})
@@ -187,6 +139,18 @@ def prove(
         items=effort.items * len(TASKS),
         ways=ways,
         around=_around(case, sensitivity, contest, ways, found),
+        by_task=_by_task(
+            subject,
+            case,
+            sensitivity,
+            contest,
+            stores,
+            right,
+            losses,
+            found,
+            effort.by_task,
+            part(progress, 0.75, 1.0),
+        ),
     )
 
 
@@ -220,46 +184,64 @@ def _around(
     )
 
 
+def _by_task(
+    subject: ModelSubject,
+    case: Case,
+    sensitivity: Sensitivity,
+    contest: Sequence[Rival],
+    stores: Mapping[Key, ExpertStore],
+    right: Answers,
+    losses: Mapping[Key, tuple[Difference, Answers | None]],
+    found: Optimized,
+    effort: TaskEffort,
+    progress: Progress,
+) -> ByTask | None:
+    """A bound for each task; None where one bound alone is known."""
+    single = {rival.policy.key: rival.bounds for rival in contest if rival.kind == "uniform"}
+    if len(single) < 2:
+        return None
+    keys = sorted(single, key=lambda key: key[1])
+    within = [
+        rung
+        for rung, key in enumerate(keys)
+        if (table := single[key]) is not None and sensitivity.predict(table).kl.mean <= found.nats
+    ]
+    answers = [one for key in keys if (one := losses[key][1]) is not None]
+    return by_task(
+        subject,
+        case,
+        {key: stores[key] for key in keys},
+        max(within, default=0),
+        Judged(right, answers),
+        f"{found.goal}_s",
+        effort,
+        progress,
+    )
+
+
 def _way(
     rival: Rival,
     one: Checked,
     sensitivity: Sensitivity,
+    right: Answers,
     kl: Difference,
-    asked: Comparison | None,
+    answers: Answers | None,
 ) -> Way:
+    asked = None if answers is None else compare(right.ica(), answers.ica())
     return Way(
         name=rival.name,
         kind=rival.kind,
         codec=rival.policy.codec,
         bounds=rival.bounds,
-        tpot=_both(one, "tpot_s"),
-        ttft=_both(one, "ttft_s"),
+        tpot=both_of(one, "tpot_s"),
+        ttft=both_of(one, "ttft_s"),
         link_bytes=one.measured.link_bytes,
         kl_estimated=None if rival.bounds is None else sensitivity.predict(rival.bounds).kl,
-        kl=_ranged(kl),
+        kl=ranged(kl),
         ica=None if asked is None else asked.after.mean,
-        ica_change=None if asked is None else _ranged(asked.change),
+        ica_change=None if asked is None else ranged(asked.change),
         decisions_equal=one.decisions_equal,
     )
-
-
-def _both(one: Checked, metric: str) -> Both:
-    band = one.band.get(metric)
-    return Both(
-        simulated=getattr(one.predicted, metric),
-        measured=getattr(one.measured, metric),
-        low=None if band is None else band.low,
-        high=None if band is None else band.high,
-        repeats=[getattr(metrics, metric) for metrics in one.repeats],
-    )
-
-
-def _ranged(found: Difference) -> Ranged:
-    return Ranged(mean=found.mean, low=found.low, high=found.high)
-
-
-def _with(case: Case, table: Bounds) -> Policy:
-    return case.policy.model_copy(update={"bound": 0.0, "bounds": table})
 
 
 def _stores(
@@ -285,16 +267,16 @@ def _losses(
     subject: ModelSubject,
     stores: Mapping[Key, ExpertStore],
     contest: Sequence[Rival],
+    questions: Questions,
     effort: Effort,
     progress: Progress,
-) -> dict[Key, tuple[Difference, Comparison | None]]:
+) -> dict[Key, tuple[Difference, Answers | None]]:
     """What each rival does to texts and answers; to texts alone where it has to run for that."""
-    progress("asking the model without an error", 0.0)
+    progress("reading texts without an error", 0.0)
     read = list(_fresh(effort))
     texts = Texts(subject.model, read)
-    questions = Questions(subject.model, effort.items, ASKED_SEED)
-    right, none = questions.unperturbed.ica(), texts.unperturbed.kl
-    found: dict[Key, tuple[Difference, Comparison | None]] = {}
+    none = texts.unperturbed.kl
+    found: dict[Key, tuple[Difference, Answers | None]] = {}
     for number, rival in enumerate(contest):
         progress(f"asking it: {rival.name}", (number + 1) / (len(contest) + 1))
         policy, store = rival.policy, stores[rival.policy.blobs]
@@ -304,7 +286,7 @@ def _losses(
             continue
         lossy = under(subject.model, store)
         kl = difference(none, texts.read(lossy).kl)
-        found[policy.blobs] = kl, compare(right, questions.ask(lossy).ica())
+        found[policy.blobs] = kl, questions.ask(lossy)
     return found
 
 

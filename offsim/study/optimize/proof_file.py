@@ -11,28 +11,13 @@ from offsim.accuracy.sensitivity import Ranged
 from offsim.calibration.schema import Machine, ModelFacts
 from offsim.policy.bounds import Bounds, Strict
 from offsim.study.optimize.around import Around
+from offsim.study.optimize.by_task import ByTask
+from offsim.study.optimize.latency import Both
 
 VERSION = 1
 Kind = Literal["raw", "uniform", "zones", "optimised", "adaptive", "other"]
 """No compression; one bound everywhere; one in each third of the layers; the answer; two bounds,
 the looser one for misses of low router weight; or another codec that was calibrated."""
-
-
-class Both(Strict):
-    """A latency, s.
-
-    Attributes:
-        simulated: SIMULATED.
-        measured: MEASURED, of the typical run.
-        low, high: ends of the band around the simulated one; None where the calibration has none.
-        repeats: MEASURED, of each run; runs of one number lie side by side.
-    """
-
-    simulated: float
-    measured: float
-    low: float | None = None
-    high: float | None = None
-    repeats: list[float]
 
 
 class Way(Strict):
@@ -91,6 +76,7 @@ class Proof(Strict):
         items: that were asked, together.
         ways: to store the experts.
         around: what the answer depends on, SIMULATED.
+        by_task: a bound for each task; None where the ladder has fewer than two bounds.
     """
 
     format: Literal["offsim-proof"] = "offsim-proof"
@@ -113,6 +99,7 @@ class Proof(Strict):
     items: int
     ways: list[Way]
     around: Around | None = None
+    by_task: ByTask | None = None
 
     @property
     def answer(self) -> Way:

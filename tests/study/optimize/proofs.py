@@ -6,7 +6,9 @@ from offsim.accuracy.sensitivity import Ranged
 from offsim.codec.bounds import Bound
 from offsim.policy.bounds import Bounds, Rule
 from offsim.study.optimize.around import Around, Swing, Winners
-from offsim.study.optimize.proof_file import Both, Kind, Proof, Way
+from offsim.study.optimize.by_task import ByTask, OfTask, Served
+from offsim.study.optimize.latency import Both
+from offsim.study.optimize.proof_file import Kind, Proof, Way
 from tests.builders import calibration
 
 ANSWER = Bounds(default=Bound(0.25), rules=(Rule(bound=Bound(0.5), layers=(1,)),))
@@ -95,6 +97,33 @@ AROUND = Around(
         names=[["optimised", "optimised", "raw"], ["optimised", "raw", "raw"]],
         gains=[[0.5, 0.4, 0.0], [0.3, 0.0, 0.0]],
     ),
+)
+
+
+def served(measured: float, change: float) -> Served:
+    return Served(latency=both(measured), ica_change=Ranged(mean=change, low=-0.2, high=0.0))
+
+
+BY_TASK = ByTask(
+    single=0.25,
+    one=served(0.008, -0.1),
+    each=served(0.006, -0.08),
+    gained=Ranged(mean=0.02, low=-0.01, high=0.05),
+    items=500,
+    tasks=[
+        OfTask(
+            task=name,
+            bound=bound,
+            latency=both(seconds),
+            chosen_change=-0.05,
+            ica_change=Ranged(mean=change, low=-0.2, high=0.0),
+        )
+        for name, bound, seconds, change in (
+            ("add", 0.5, 0.004, -0.12),
+            ("word", 0.25, 0.008, -0.04),
+        )
+    ],
+    decisions_equal=True,
 )
 
 

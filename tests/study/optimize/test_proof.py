@@ -12,7 +12,9 @@ from offsim.policy.policy import Policy
 from offsim.study.case import Case
 from offsim.study.optimize.answer import Optimized, optimize
 from offsim.study.optimize.budget import Budget
-from offsim.study.optimize.proof import Effort, _fresh, prove, rivals
+from offsim.study.optimize.by_task import Effort as TaskEffort
+from offsim.study.optimize.proof import Effort, _fresh, prove
+from offsim.study.optimize.rivals import rivals
 from offsim.study.study import embedded
 from offsim.study.subject import ModelSubject
 from offsim.testbed.tasks import TASKS
@@ -20,7 +22,15 @@ from tests.accuracy.sensitive import LADDER, MATRICES, quadratic, ranged
 from tests.builders import calibration, codec_figures
 
 BOUNDS = (2.0**-5, 2.0**-4)
-EFFORT = Effort(requests=1, tokens=3, repeats=2, sequences=4, length=16, items=2)
+EFFORT = Effort(
+    requests=1,
+    tokens=3,
+    repeats=2,
+    sequences=4,
+    length=16,
+    items=2,
+    by_task=TaskEffort(requests=1, tokens=2, repeats=2, items=2),
+)
 
 
 @pytest.fixture(scope="module")
@@ -107,6 +117,18 @@ def test_the_answer_runs_and_is_asked_beside_its_rivals(
     assert proof.items == 2 * len(TASKS)
     assert proof.around is not None
     assert {one.figure for one in proof.around.swings} > {"compute", "bandwidth of the link"}
+    tasks = proof.by_task
+    assert tasks is not None
+    assert [one.task for one in tasks.tasks] == list(TASKS)
+    assert {one.bound for one in tasks.tasks} <= set(BOUNDS)
+    assert tasks.decisions_equal
+    assert tasks.items == proof.items
+    measured = [one.latency.measured for one in tasks.tasks]
+    assert tasks.each.latency.measured == pytest.approx(sum(measured) / len(TASKS))
+    changes = [one.ica_change.mean for one in tasks.tasks]
+    assert tasks.each.ica_change.mean == pytest.approx(sum(changes) / len(TASKS))
+    gained = tasks.each.ica_change.mean - tasks.one.ica_change.mean
+    assert tasks.gained.mean == pytest.approx(gained)
 
 
 def test_every_single_bound_of_the_ladder_is_a_rival(case: Case, found: Optimized) -> None:
