@@ -1,8 +1,6 @@
 """The `offsim` command: its subcommands and how it ends."""
 
 import sys
-from collections.abc import Callable
-from functools import cache
 
 import typer
 
@@ -92,16 +90,10 @@ def _options(
     pass
 
 
-@cache
-def _command() -> Callable[[], object]:
-    """All subcommands; putting them together takes a while, so it is done once."""
-    return typer.main.get_command(app)
-
-
 def main() -> None:
     """Run the command line; bad input is one sentence on stderr and exit code 2."""
     try:
-        _command()()
+        app()
     except OffsimError as error:
         typer.echo(f"offsim: {error}", err=True)
         sys.exit(2)
