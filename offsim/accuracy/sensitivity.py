@@ -24,6 +24,7 @@ import numpy.typing as npt
 from pydantic import Field, model_validator
 
 from offsim.accuracy.scopes import Scope
+from offsim.accuracy.statistics import Difference
 from offsim.calibration.schema import Machine
 from offsim.codec.bounds import Bound, Kind
 from offsim.errors import InputError
@@ -53,6 +54,11 @@ class Ranged(Strict):
     mean: Finite
     low: Finite
     high: Finite
+
+    @classmethod
+    def of(cls, found: Difference) -> Self:
+        """What a paired comparison found, in its unit."""
+        return cls(mean=found.mean, low=found.low, high=found.high)
 
 
 class Place(Strict):

@@ -17,7 +17,7 @@ from offsim.model.hook import handled
 from offsim.model.sampling import Chooser, likeliest
 from offsim.policy.decider import live_decider
 from offsim.policy.policy import Policy
-from offsim.policy.prefetchers.registry import prefetcher_named
+from offsim.policy.prefetchers.registry import lookahead
 from offsim.record import RunRecord
 from offsim.record.times import StepTimes
 from offsim.runtime.arena import Arena, Slots
@@ -180,7 +180,6 @@ def offloaded(
     device.check(store.codec)
     device.check(store.coarser.codec)
     shape = store.shape
-    kind = prefetcher_named(policy.prefetch)
     decider = live_decider(
         policy,
         (shape.layers, shape.experts, top_k),
@@ -188,7 +187,7 @@ def offloaded(
         profile,
         store.sizes,
     )
-    gates = foresight(policy.distance if kind is not None and kind.gated else 0)
+    gates = foresight(lookahead(policy.prefetch, policy.distance))
     arena = _arena(policy, shape, staged, device)
     store = device.hold(store)
     with ExitStack() as open_until_the_end:

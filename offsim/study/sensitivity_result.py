@@ -152,8 +152,7 @@ def _within(trial: Trial, rungs: Sequence[Bound]) -> bool:
 
 
 def _ranged(before: npt.NDArray[np.generic], after: npt.NDArray[np.generic]) -> Ranged:
-    found = difference(before, after)
-    return Ranged(mean=found.mean, low=found.low, high=found.high)
+    return Ranged.of(difference(before, after))
 
 
 def _cell(place: Place, bound: Bound, one: _Measured, unperturbed: Unperturbed) -> Cell:

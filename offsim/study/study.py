@@ -21,7 +21,7 @@ from offsim.files import replacing, write_json, write_yaml
 from offsim.model.experts import expert_modules
 from offsim.policy.decider import live_decider
 from offsim.policy.policy import Policy
-from offsim.policy.prefetchers.registry import prefetcher_named
+from offsim.policy.prefetchers.registry import lookahead
 from offsim.runtime.devices import CPU, Device
 from offsim.runtime.store import ExpertStore
 from offsim.study.breakdown import breakdown
@@ -171,14 +171,13 @@ def check_alone(
     if known.name != name or (subject is not None and known != subject.facts):
         raise InputError(f"the calibration is of {known.name}; this check runs {name}")
     _check_device(calibration, device if subject is None else subject.device)
-    kind = prefetcher_named(base.prefetch)
-    lookahead = base.distance if kind is not None and kind.gated else 0
+    ahead = lookahead(base.prefetch, base.distance)
     subject = subject or embedded(device)
     keys = [(figures.codec, figures.bound) for figures in calibration.codecs]
     stores = compressed(subject, keys, part(progress, 0.02, 0.1))
     asked = subject.checked(plan.requests, SEED)
     recordings = recorded_under(
-        subject, stores, asked, plan.tokens, part(progress, 0.1, 0.2), lookahead
+        subject, stores, asked, plan.tokens, part(progress, 0.1, 0.2), ahead
     )
     link = pace(calibration)
     scenarios = plan.scenarios(keys, link, base)

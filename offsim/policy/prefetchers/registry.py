@@ -26,3 +26,17 @@ def prefetcher_named(name: str) -> type[Prefetcher] | None:
         known = ", ".join((NONE, *PREFETCHERS))
         raise InputError(f"no prefetcher is called {name!r}; there are {known}")
     return PREFETCHERS.get(name)
+
+
+def lookahead(name: str, distance: int) -> int:
+    """How many layers ahead gates have to be asked: the distance, or 0 where none is.
+
+    Args:
+        name: of a prefetcher.
+        distance: layers that it looks ahead.
+
+    Raises:
+        InputError: as for `prefetcher_named`.
+    """
+    kind = prefetcher_named(name)
+    return distance if kind is not None and kind.gated else 0

@@ -15,9 +15,8 @@ import numpy.typing as npt
 from offsim.accuracy import Questions, difference
 from offsim.accuracy.questions import Answers
 from offsim.accuracy.sensitivity import Ranged
-from offsim.accuracy.statistics import Difference
 from offsim.policy.bounds import Strict
-from offsim.policy.prefetchers.registry import prefetcher_named
+from offsim.policy.prefetchers.registry import lookahead
 from offsim.runtime.store import ExpertStore
 from offsim.study.case import Case
 from offsim.study.check import Checked, Checker, Scenario
@@ -71,7 +70,7 @@ class OfTask(Strict):
 
     Attributes:
         task: by name.
-        bound: absolute.
+        bound: absolute, in the unit of the weights.
         latency: under it.
         chosen_change: of the share of items answered rightly that it was chosen by, MEASURED.
         ica_change: the same on the items that it is judged by, MEASURED.
@@ -91,7 +90,7 @@ class ByTask(Strict):
     loosest single bound within the budget.
 
     Attributes:
-        single: bound for all.
+        single: bound for all, absolute, in the unit of the weights.
         one: what that takes and loses.
         each: the same of a bound for each task.
         gained: by how much the share of right answers of `each` is above that of `one`, paired by
@@ -144,7 +143,14 @@ class Judged:
     after: Sequence[Answers]
 
     def under(self, choice: Choice) -> npt.NDArray[np.bool_]:
-        """[items] whether each is right under the bound of its task."""
+        """Whether each item is right under the bound of its task.
+
+        Args:
+            choice: [tasks] index of the bound of each.
+
+        Returns:
+            [items] bool, task after task.
+        """
         pairs = zip(self.before.tasks, choice.tolist(), strict=True)
         return np.concatenate([self.after[rung].ica(task) for task, rung in pairs])
 
@@ -170,6 +176,12 @@ def by_task(
         metric: the latency that is to be least, a field of `offsim.record.Metrics`.
         effort: how much is run and asked.
         progress: for a display.
+
+    Returns:
+        Both choices; latencies in s, changes as shares of the items.
+
+    Raises:
+        InputError: no live run can have the policy of the case.
     """
     names = list(judged.before.tasks)
     drops = _drops(subject, stores, effort, part(progress, 0.0, 0.3))
@@ -180,7 +192,7 @@ def by_task(
     right, at = judged.before.ica(), range(len(names))
 
     def served(rungs: Choice) -> Served:
-        change = ranged(difference(right, judged.under(rungs)))
+        change = Ranged.of(difference(right, judged.under(rungs)))
         return Served(latency=mean_of([both[n][rungs[n]] for n in at]), ica_change=change)
 
     alike = np.full(len(names), single)
@@ -191,7 +203,7 @@ def by_task(
             bound=bounds[rung],
             latency=row[rung],
             chosen_change=0.0 - float(drop[rung]),
-            ica_change=ranged(difference(judged.before.ica(name), judged.after[rung].ica(name))),
+            ica_change=Ranged.of(difference(judged.before.ica(name), judged.after[rung].ica(name))),
         )
         for name, rung, row, drop in zip(names, choice.tolist(), both, drops, strict=True)
     ]
@@ -199,7 +211,7 @@ def by_task(
         single=bounds[single],
         one=served(alike),
         each=served(choice),
-        gained=ranged(difference(judged.under(alike), judged.under(choice))),
+        gained=Ranged.of(difference(judged.under(alike), judged.under(choice))),
         items=len(right),
         tasks=tasks,
         decisions_equal=all(one.decisions_equal for row in checked for one in row),
@@ -235,8 +247,7 @@ def _checked(
         case.policy.model_copy(update={"bound": bound, "bounds": None}) for _, bound in stores
     ]
     scenarios = [Scenario(policy, case.link_bytes_per_s) for policy in policies]
-    gate = prefetcher_named(case.policy.prefetch)
-    lookahead = case.policy.distance if gate is not None and gate.gated else 0
+    ahead = lookahead(case.policy.prefetch, case.policy.distance)
     asked = [prompts(effort.requests, RUN_SEED, tasks=[name]) for name in names]
     checkers = [
         Checker(subject, scenarios, stores, one, effort.tokens, case.profile) for one in asked
@@ -245,7 +256,7 @@ def _checked(
     for number, (name, one) in enumerate(zip(names, asked, strict=True)):
         progress(f"by task: recording {name}", 0.3 * number / len(names))
         recordings.append(
-            recorded_under(subject, stores, one, effort.tokens, lambda *_: None, lookahead)
+            recorded_under(subject, stores, one, effort.tokens, lambda *_: None, ahead)
         )
     for number in range(effort.repeats):
         for at, (name, checker) in enumerate(zip(names, checkers, strict=True)):
@@ -256,8 +267,3 @@ def _checked(
         checker.compare(recording, case.calibration)
         for checker, recording in zip(checkers, recordings, strict=True)
     ]
-
-
-def ranged(found: Difference) -> Ranged:
-    """A difference with its interval, as files have it."""
-    return Ranged(mean=found.mean, low=found.low, high=found.high)

@@ -11,11 +11,11 @@ from offsim import __version__
 from offsim.accuracy import Difference, Questions, Texts, difference, embedded_texts
 from offsim.accuracy.comparison import compare
 from offsim.accuracy.questions import Answers
-from offsim.accuracy.sensitivity import Sensitivity
+from offsim.accuracy.sensitivity import Ranged, Sensitivity
 from offsim.codec import codec_named
 from offsim.errors import InputError
 from offsim.policy.decider import live_decider
-from offsim.policy.prefetchers.registry import prefetcher_named
+from offsim.policy.prefetchers.registry import lookahead
 from offsim.runtime.store import ExpertStore
 from offsim.study.calibrate import this_machine
 from offsim.study.case import Case
@@ -23,7 +23,7 @@ from offsim.study.check import Checked, Checker, Scenario
 from offsim.study.dictated import read_under
 from offsim.study.optimize.answer import Optimized
 from offsim.study.optimize.around import Around, prices, swings, winners
-from offsim.study.optimize.by_task import ByTask, Judged, by_task, ranged
+from offsim.study.optimize.by_task import ByTask, Judged, by_task
 from offsim.study.optimize.by_task import Effort as TaskEffort
 from offsim.study.optimize.ladder import ladder_of
 from offsim.study.optimize.latency import both_of
@@ -97,11 +97,10 @@ def prove(
     contest = rivals(case, sensitivity, found)
     stores = _stores(subject, contest, part(progress, 0.0, 0.15))
     asked = subject.checked(effort.requests, RUN_SEED)
-    gate = prefetcher_named(case.policy.prefetch)
-    lookahead = case.policy.distance if gate is not None and gate.gated else 0
+    ahead = lookahead(case.policy.prefetch, case.policy.distance)
     static = {key: store for key, store in stores.items() if store.low is None}
     recordings = recorded_under(
-        subject, static, asked, effort.tokens, part(progress, 0.15, 0.25), lookahead
+        subject, static, asked, effort.tokens, part(progress, 0.15, 0.25), ahead
     )
     for policy in (rival.policy for rival in contest):
         recordings.setdefault(policy.blobs, recordings[policy.key])
@@ -237,9 +236,9 @@ def _way(
         ttft=both_of(one, "ttft_s"),
         link_bytes=one.measured.link_bytes,
         kl_estimated=None if rival.bounds is None else sensitivity.predict(rival.bounds).kl,
-        kl=ranged(kl),
+        kl=Ranged.of(kl),
         ica=None if asked is None else asked.after.mean,
-        ica_change=None if asked is None else ranged(asked.change),
+        ica_change=None if asked is None else Ranged.of(asked.change),
         decisions_equal=one.decisions_equal,
     )
 
