@@ -7,6 +7,9 @@ share of expert x in it and s_lm that of matrix m, each of which sums to 1,
 
     loss(bounds) = sum over l, x, m of t_lx s_lm f_l(bound of l, x, m).
 
+Of a codec that takes no bound f_l is what was measured with all of layer l under it, and that of a
+codec that gives the same weights back is 0.
+
 A small error changes the logits in proportion and the divergence by the square (its first
 derivative is zero at its minimum), and errors of several places are uncorrelated: hence the sum.
 Where errors are large neither holds; `additivity` says how far the sum was right.
@@ -26,9 +29,10 @@ from pydantic import Field, model_validator
 from offsim.accuracy.scopes import Scope
 from offsim.accuracy.statistics import Difference
 from offsim.calibration.schema import Machine
+from offsim.codec import codec_named
 from offsim.codec.bounds import Bound, Kind
 from offsim.errors import InputError
-from offsim.policy.bounds import MATRICES, Bounds, BoundText, Matrix, Strict
+from offsim.policy.bounds import MATRICES, Bounds, BoundText, Form, Matrix, Strict
 
 VERSION = 1
 FLOOR = 1e-9
@@ -131,6 +135,19 @@ class LayerLoss(Strict):
         return self
 
 
+class CodecLoss(Strict):
+    """What a codec that takes no bound does to each layer alone.
+
+    Attributes:
+        codec: by name.
+        kl: f_l, nats a token, [layers].
+    """
+
+    label: Literal["MEASURED"] = "MEASURED"
+    codec: str
+    kl: tuple[Ranged, ...] = Field(min_length=1)
+
+
 class Terms(Strict):
     """The additive model, made from the cells alone.
 
@@ -156,7 +173,8 @@ class Joint(Strict):
     """Errors everywhere at once, which no fit has seen.
 
     Attributes:
-        varied: `layers`, `matrices` or `experts`: what has bounds of its own.
+        varied: `layers`, `matrices` or `experts`: what has bounds of its own; `codecs`: layers
+            have a bound or a codec that takes none.
         bounds: of every matrix.
         kl: divergence, nats a token, MEASURED.
         nll: change of the negative log-likelihood, nats a token, MEASURED.
@@ -165,7 +183,7 @@ class Joint(Strict):
             the terms alone.
     """
 
-    varied: Literal["layers", "matrices", "experts"]
+    varied: Literal["layers", "matrices", "experts", "codecs"]
     bounds: Bounds
     kl: Ranged
     nll: Ranged
@@ -292,6 +310,7 @@ class Sensitivity(Strict):
         sample: what was asked.
         cells: errors at one place.
         terms: the additive model.
+        unbounded: codecs that take no bound.
         joints: held-out injections.
         additivity: how right the model was there.
         rises: of each layer.
@@ -310,6 +329,7 @@ class Sensitivity(Strict):
     sample: Sample
     cells: tuple[Cell, ...]
     terms: Terms
+    unbounded: tuple[CodecLoss, ...] = ()
     joints: tuple[Joint, ...] = ()
     additivity: Additivity | None = None
     rises: tuple[Rise, ...] = ()
@@ -326,14 +346,17 @@ class Sensitivity(Strict):
         for layer in self.terms.layers:
             if len(layer.kl) != len(self.ladder) or len(layer.experts) != self.model.experts:
                 raise ValueError("every layer has a loss for each rung and a share for each expert")
+        for one in self.unbounded:
+            if len(one.kl) != self.model.layers:
+                raise ValueError(f"{len(one.kl)} layers of {self.model.layers} under {one.codec}")
         return self
 
     def predict(self, bounds: Bounds) -> Predicted:
         """The loss when every matrix has an error of its bound.
 
         Raises:
-            InputError: a bound of another kind or above the ladder, or a layer or expert that the
-                model does not have.
+            InputError: a bound of another kind or above the ladder, a codec that takes none and was
+                not measured, or a layer or expert that the model does not have.
         """
         loss = self.sum_of_terms(bounds)
         found = self.additivity
@@ -345,22 +368,51 @@ class Sensitivity(Strict):
     def sum_of_terms(self, bounds: Bounds) -> Ranged:
         """The loss as `predict` gives it, with the interval of the terms alone."""
         used, at = bounds.table(self.model.layers, self.model.experts)
-        losses = self.losses([self._value(bound) for bound in used])
+        losses = self.losses_of(used)
         total = np.zeros(3)
         for layer, held in enumerate(at):
             weights = np.bincount(held.ravel(), self._shares[layer].ravel(), len(used))
             total += weights @ losses[layer]
         return Ranged(mean=float(total[0]), low=float(total[1]), high=float(total[2]))
 
-    def term(self, place: Place, bound: Bound) -> Ranged:
-        """What a place adds to the loss with this bound, nats a token; raises as `predict`."""
+    def term(self, place: Place, form: Form) -> Ranged:
+        """What a place adds to the loss when stored so, nats a token; raises as `predict`."""
         shares = self._shares[place.layer]
         if place.expert is not None:
             shares = shares[place.expert : place.expert + 1]
         if place.matrix is not None:
             shares = shares[:, [MATRICES.index(place.matrix)]]
-        mean, low, high = shares.sum() * self.losses([self._value(bound)])[place.layer, 0]
+        mean, low, high = shares.sum() * self.losses_of([form])[place.layer, 0]
         return Ranged(mean=float(mean), low=float(low), high=float(high))
+
+    def losses_of(self, forms: Sequence[Form]) -> Values:
+        """The loss of each layer alone under each form: f_l, its lower and its upper end.
+
+        A codec that takes a bound loses what the ladder says of that bound, whichever it is.
+
+        Returns:
+            [layers, forms, 3] float64, nats a token.
+
+        Raises:
+            InputError: as for `predict`.
+        """
+        found = np.zeros((self.model.layers, len(forms), 3))
+        for place, form in enumerate(forms):
+            if form.bound is not None:
+                found[:, place] = self.losses([self._value(form.bound)])[:, 0]
+            elif form.codec is not None and codec_named(form.codec).promise != "exact":
+                found[:, place] = [(one.mean, one.low, one.high) for one in self._under(form.codec)]
+        return found
+
+    def _under(self, codec: str) -> tuple[Ranged, ...]:
+        """f_l of each layer under a codec that takes no bound."""
+        for one in self.unbounded:
+            if codec_named(one.codec) == codec_named(codec):
+                return one.kl
+        raise InputError(
+            f"the sensitivity does not say what {codec} loses; measure it with `offsim sensitivity "
+            f"--also {codec}`"
+        )
 
     def losses(self, values: Sequence[float]) -> Values:
         """The loss of each layer alone: f_l, its lower and its upper end.

@@ -1,4 +1,4 @@
-"""`offsim optimize`: the bound of each layer that gives the least latency within a budget."""
+"""`offsim optimize`: the bound or codec of each layer that takes least within a budget."""
 
 from enum import StrEnum
 from pathlib import Path
@@ -20,7 +20,7 @@ REPEATS = 5
 
 
 class By(StrEnum):
-    """What has a bound of its own."""
+    """What has a bound, or codec, of its own."""
 
     LAYER = "layer"
     MATRIX = "matrix"
@@ -53,8 +53,14 @@ def optimize(
             show_default=False,
         ),
     ],
-    codec: Annotated[str, typer.Option(help="Codec, calibrated at several bounds.")] = "cuszp",
-    by: Annotated[By, typer.Option(help="What has a bound of its own.")] = By.LAYER,
+    codec: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="Codec, calibrated at several bounds; cuszp by default. Given again, another that "
+            "a place may have in its stead, such as rtn-int4, calibrated too."
+        ),
+    ] = None,
+    by: Annotated[By, typer.Option(help="What has a bound, or codec, of its own.")] = By.LAYER,
     goal: Annotated[Goal, typer.Option(help="What is to be least.")] = Goal.TPOT,
     out: Annotated[
         Path | None,
@@ -75,7 +81,7 @@ def optimize(
     link: options.LinkSpeed = "paced",
     as_json: options.Json = False,
 ) -> None:
-    """Choose the error bound of each layer for the least latency within an accuracy budget.
+    """Choose the bound, or codec, of each layer for the least latency within an accuracy budget.
 
     What single changes are worth is simulated, an exact knapsack says which of them to make
     together, and the simulator judges that; where all choices can be simulated, they are. Losses
@@ -87,6 +93,7 @@ def optimize(
     from offsim.accuracy.sensitivity import Sensitivity
     from offsim.calibration.schema import Calibration
     from offsim.cli.case import asked_policy, case_of
+    from offsim.codec import codec_named
     from offsim.errors import InputError
     from offsim.files import check_writable, read_json, read_yaml, write_yaml
     from offsim.study.optimize.answer import optimize as optimized
@@ -103,14 +110,16 @@ def optimize(
         check_writable(prove)
     file = sensitivity / "sensitivity.json" if sensitivity.is_dir() else sensitivity
     known = read_json(file, Sensitivity)
-    bounds = [c.bound for c in read_yaml(calibration, Calibration).codecs if c.codec == codec]
+    usual, *others = (str(codec_named(name)) for name in codec or ["cuszp"])
+    bounds = [c.bound for c in read_yaml(calibration, Calibration).codecs if c.codec == usual]
     if not bounds:
-        raise InputError(f"{calibration}: codec {codec} is not in it; calibrate it first")
-    policy = asked_policy(Storage(codec, bounds[0]), loading, placement)
+        raise InputError(f"{calibration}: codec {usual} is not in it; calibrate it first")
+    policy = asked_policy(Storage(usual, bounds[0]), loading, placement)
     case = case_of(load_trace(trace), calibration, policy, link, loading.profile, placement)
     with display.progress(as_json) as tell:
         share = 1.0 if prove is None else 0.1
-        found = optimized(case, known, allowed, by.value, goal.value, part(tell, 0.0, share))
+        searching = part(tell, 0.0, share)
+        found = optimized(case, known, allowed, others, by.value, goal.value, searching)
         proof = None
         if prove is not None:
             proof = _proved(prove, case, known, found, repeats or REPEATS, part(tell, share, 1.0))
@@ -176,7 +185,7 @@ def _facts(found: "Optimized") -> dict[str, Any]:
         "gap": found.found.gap,
         "exact": found.found.exact,
         "simulations": found.found.simulations,
-        "places_at_bound": {f"{bound:g}": count for bound, count in found.rungs.items()},
+        "places_at_bound": found.rungs,
         "rows": [_row(row) | {"bounds": _dumped(row)} for row in rows],
     }
 
@@ -217,8 +226,8 @@ def _show(found: "Optimized", out: Path | None) -> None:
     if found.budget.what != "kl":
         title += f", KL {found.nats:.2g}"
     display.show_table(f"{title} [{found.best.metrics.label}]", pd.DataFrame(rows))
-    places = ", ".join(f"{count} at {bound:g}" for bound, count in found.rungs.items() if count)
-    typer.echo(f"bounds of {sum(found.rungs.values())} places: {places}")
+    places = ", ".join(f"{count} at {form}" for form, count in found.rungs.items() if count)
+    typer.echo(f"stored in {sum(found.rungs.values())} places: {places}")
     typer.echo(_certainty(found))
     if out is not None:
         typer.echo(f"table of bounds: {out}, for --bounds of `offsim run`, `evaluate`, `simulate`")

@@ -35,6 +35,13 @@ def sensitivity(
     source: Annotated[
         str, typer.Option(help="What makes the error: codec:NAME, uniform or normal.")
     ] = "codec:cuszp",
+    also: Annotated[
+        list[str] | None,
+        typer.Option(
+            help="A codec that takes no bound, such as rtn-int4, measured for whole layers too; "
+            "may be repeated."
+        ),
+    ] = None,
     bounds: Annotated[
         str | None,
         typer.Option(
@@ -75,7 +82,8 @@ def sensitivity(
     asked: dict[str, Any] = QUICK if quick else {}
     if bounds is not None:
         asked = asked | {"bounds": tuple(Bound.parse(text.strip()) for text in bounds.split(","))}
-    wanted = Options(source=source, by=by.value, seed=seed, minutes=chosen, **asked)
+    others = tuple(also or ())
+    wanted = Options(source=source, also=others, by=by.value, seed=seed, minutes=chosen, **asked)
     with display.progress(quiet=as_json) as tell:
         tell("reading the texts without an error", 0.0)
         meter = ModelMeter("embedded", load(), wanted)
@@ -104,6 +112,7 @@ def show(found: "Sensitivity") -> None:
         {
             "layer": rise.layer,
             **{rung: whole[rise.layer, rung] for rung in rungs},
+            **{one.codec: one.kl[rise.layer].mean for one in found.unbounded},
             "rises": _rise(rise.rises, [f"{bound.value:g}" for bound in rise.falls]),
         }
         for rise in found.rises

@@ -85,21 +85,22 @@ class Bound:
 
 
 def absolute_bounds(
-    matrices: Iterable[torch.Tensor], bounds: Sequence[Bound]
-) -> tuple[Iterable[torch.Tensor], list[float]]:
+    matrices: Iterable[torch.Tensor], bounds: Sequence[Bound | None]
+) -> tuple[Iterable[torch.Tensor], list[float | None]]:
     """What the bounds of an expert come to.
 
     Args:
         matrices: of the expert, as for `Bound.absolute`.
-        bounds: one a matrix.
+        bounds: one a matrix; None where none is asked for.
 
     Returns:
         The matrices, which were only gone through where a bound is a statistic of them, and each
         bound in the unit of the weights.
     """
-    held = [] if all(bound.kind == "abs" for bound in bounds) else list(matrices)
-    wanted = {bound: bound.absolute(held) for bound in bounds}
-    return held or matrices, [wanted[bound] for bound in bounds]
+    asked = {bound for bound in bounds if bound is not None}
+    held = [] if all(bound.kind == "abs" for bound in asked) else list(matrices)
+    wanted = {bound: bound.absolute(held) for bound in asked}
+    return held or matrices, [None if bound is None else wanted[bound] for bound in bounds]
 
 
 def _widened(matrices: Sequence[torch.Tensor]) -> Iterator[torch.Tensor]:

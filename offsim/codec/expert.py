@@ -42,14 +42,16 @@ class ExpertBlob:
 
 
 def encode_expert(
-    matrices: Iterable[torch.Tensor], codec: Codec, bounds: Sequence[Bound] | float = 0.0
+    matrices: Iterable[torch.Tensor],
+    codec: Codec | Sequence[Codec],
+    bounds: Sequence[Bound | None] | float = 0.0,
 ) -> ExpertBlob:
     """Compress the matrices of an expert, in their stored dtype.
 
     Args:
         matrices: any shapes; bf16, fp16 or float32. One is held at a time, unless a bound is a
             statistic of them all.
-        codec: what compresses.
+        codec: what compresses; one for all, or one a matrix.
         bounds: one a matrix, or one absolute bound for all; ignored by a codec that takes none. A
             `mean-abs` or other statistic is that of the expert. Where it comes to 0, because all
             weights are equal, the matrix is stored raw.
@@ -58,14 +60,17 @@ def encode_expert(
         InputError: a value that is not finite, or a bound that is not a positive number.
     """
     # Not a loop: its variable would hold a matrix while the next one is made.
-    if codec.promise != "bound":
+    codecs: Iterable[Codec] = repeat(codec) if isinstance(codec, Codec) else codec
+    if isinstance(codec, Codec) and codec.promise != "bound":
         return ExpertBlob(tuple(map(partial(encode, codec=codec), matrices)))
     if isinstance(bounds, float):
-        wanted: Iterable[float] = repeat(Bound(bounds).value)
+        wanted: Iterable[float | None] = repeat(Bound(bounds).value)
     else:
         matrices, wanted = absolute_bounds(matrices, bounds)
+    return ExpertBlob(tuple(map(_encoded, matrices, codecs, wanted)))
 
-    def encoded(matrix: torch.Tensor, bound: float) -> Blob:
-        return encode(matrix, codec if bound else Raw(), bound)
 
-    return ExpertBlob(tuple(map(encoded, matrices, wanted)))
+def _encoded(matrix: torch.Tensor, codec: Codec, bound: float | None) -> Blob:
+    if codec.promise == "bound" and bound == 0:
+        codec = Raw()
+    return encode(matrix, codec, bound or 0.0)

@@ -7,7 +7,7 @@ from pydantic import BaseModel, ConfigDict, Field, model_validator
 
 from offsim.codec.registry import codec_named
 from offsim.errors import InputError
-from offsim.policy.bounds import Bounds
+from offsim.policy.bounds import Bounds, check_one_place
 from offsim.policy.precision import Low
 from offsim.policy.transfer import Transfer
 
@@ -21,7 +21,8 @@ class Policy(BaseModel):
     Attributes:
         codec: name of the codec in which host memory holds the experts.
         bound: absolute error bound in the unit of the weights, in the stored dtype; 0 for `raw`.
-        bounds: a bound for each matrix, where they differ; `bound` is 0 then, and not used.
+        bounds: a bound for each matrix, where they differ, and a codec where that does; `bound` is
+            0 then, and not used.
         cache: name of the eviction policy.
         slots: experts that each layer can keep on the device; a global pool has as many in all.
         extra: experts that a global pool can keep beyond those.
@@ -78,10 +79,11 @@ class Policy(BaseModel):
         if self.bound:
             raise ValueError(f"bound {self.bound:g} beside a table of bounds; give one of the two")
         try:
-            promise = codec_named(self.codec).promise
+            usual = codec_named(self.codec)
+            check_one_place(usual, self.bounds)
         except InputError as error:
             raise ValueError(str(error)) from error
-        if promise != "bound":
+        if usual.promise != "bound":
             raise ValueError(f"codec {self.codec} takes no bounds")
         return self
 
@@ -114,10 +116,15 @@ class Policy(BaseModel):
         return (name, bound) if self.low is None else (f"{name} {bound:g}, {self.low}", 0.0)
 
     @property
+    def codecs(self) -> tuple[str, ...]:
+        """Its codec, and those that its table of bounds names."""
+        return (self.codec,) if self.bounds is None else (self.codec, *self.bounds.codecs)
+
+    @property
     def storage(self) -> str:
         """Codec and bound as one short text: `cuszp 0.03125`, or `cuszp bounds 3 rules`."""
         if self.bounds is not None:
-            return f"{self.codec} {self.bounds}"
+            return f"{'+'.join(self.codecs)} {self.bounds}"
         return f"{self.codec} {self.bound:g}" if self.bound else self.codec
 
     def pools(self, layers: int) -> list[int]:

@@ -2,7 +2,7 @@
 
 import numpy as np
 import seaborn as sns
-from matplotlib.colors import ListedColormap, LogNorm
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
@@ -18,7 +18,7 @@ from offsim.report.style import (
     themed,
     titled,
 )
-from offsim.report.text import bound_text
+from offsim.report.text import bound_text, form_order, form_text
 from offsim.study.optimize.around import Around
 from offsim.study.optimize.proof_file import Kind, Proof
 
@@ -136,12 +136,14 @@ def frontier(proof: Proof) -> Figure:
 
 @themed
 def places(proof: Proof) -> Figure:
-    """The bound of every place of the answer."""
+    """How every place of the answer is stored."""
     answer = proof.answer
     assert answer.bounds is not None
     layers, experts = proof.model.layers, proof.model.experts
     used, at = answer.bounds.table(layers, experts)
-    values = np.array([bound.value for bound in used])[at]  # [layers, experts, 3]
+    ordered = sorted(range(len(used)), key=lambda number: form_order(used[number]))
+    names = [form_text(used[number]) for number in ordered]
+    values = np.argsort(ordered)[at]  # [layers, experts, 3] places in that order
     shown, rows = values[:, :1, 0].T, ["all experts"]
     if proof.by == "expert":
         shown, rows = values[:, :, 0].T, [str(one) for one in range(experts)]
@@ -149,29 +151,29 @@ def places(proof: Proof) -> Figure:
         shown, rows = values[:, 0].T, list(MATRICES)
     figure = new_figure(1.5 + 0.28 * len(rows))
     axes = figure.subplots()
-    ends = min(values.min(), values.max() / 2), values.max()
-    image = axes.imshow(shown, aspect="auto", cmap="cividis", norm=LogNorm(*ends))
+    palette = ListedColormap(sns.color_palette("cividis", len(names)).as_hex())
+    last = len(names) - 0.5
+    image = axes.imshow(shown, aspect="auto", cmap=palette, vmin=-0.5, vmax=last)
     axes.set_yticks(range(len(rows)), rows)
     axes.set_xticks(range(layers), [str(one) for one in range(layers)])
     axes.set_xlabel("layer")
     axes.grid(visible=False)
     if layers <= 32:
-        for (row, layer), value in np.ndenumerate(shown):
-            dark = value < np.sqrt(ends[0] * ends[1])
+        for (row, layer), number in np.ndenumerate(shown):
             axes.text(
                 layer,
                 row,
-                bound_text(float(value)),
+                names[number],
                 ha="center",
                 va="center",
                 fontsize=SMALLEST,
-                color="white" if dark else INK,
+                color="white" if 2 * number < len(names) - 1 else INK,
             )
-    bar = figure.colorbar(image, ax=axes, label="error bound", fraction=0.03)
-    bar.set_ticks(sorted({float(v) for v in np.unique(values)}))
-    bar.set_ticklabels([bound_text(float(v)) for v in np.unique(values)])
+    what = "error bound" if not answer.bounds.codecs else "codec or bound"
+    bar = figure.colorbar(image, ax=axes, label=what, fraction=0.03)
+    bar.set_ticks(range(len(names)), labels=names)
     bar.minorticks_off()
-    titled(figure, f"The bound of each {proof.by}", ["ESTIMATED"])
+    titled(figure, f"The {what.removeprefix('error ')} of each {proof.by}", ["ESTIMATED"])
     return figure
 
 

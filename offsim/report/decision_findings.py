@@ -4,7 +4,7 @@ from collections import Counter
 
 import numpy as np
 
-from offsim.report.text import bound_text, milliseconds, percent
+from offsim.report.text import bound_text, form_order, form_text, milliseconds, percent
 from offsim.study.optimize.latency import Both
 from offsim.study.optimize.proof_file import Proof, gain
 
@@ -20,12 +20,15 @@ def recommended(proof: Proof) -> list[str]:
     used, at = answer.bounds.table(layers, experts)
     counts = Counter(at.ravel().tolist())
     parts = [
-        f"{percent(counts[number] / at.size)} of the matrices at {bound_text(bound.value)}"
-        for number, bound in sorted(enumerate(used), key=lambda pair: pair[1].value)
+        f"{percent(counts[number] / at.size)} of the matrices "
+        f"{'at' if form.codec is None else 'under'} {form_text(form)}"
+        for number, form in sorted(enumerate(used), key=lambda pair: form_order(pair[1]))
     ]
+    codecs = " and ".join((answer.codec, *answer.bounds.codecs))
+    own = "a bound" if not answer.bounds.codecs else "a codec and bound"
     return [
         *_dominated(proof),
-        f"Store the experts of {proof.model.name} with {answer.codec}, a bound a {proof.by}: "
+        f"Store the experts of {proof.model.name} with {codecs}, {own} a {proof.by}: "
         f"{', '.join(parts)}.",
         f"It is for {proof.policy}, over a link of {proof.link_bytes_per_s / 1e6:.1f} MB/s, and "
         f"for a budget of {proof.budget}"
@@ -117,7 +120,7 @@ def _against_one_bound(goal: str, ours: float, proof: Proof) -> str:
     two = " and ".join(found.between)
     said = (
         f"A single bound that loses as much (between {two}) would take "
-        f"{milliseconds(found.seconds)} ms: a bound a {proof.by} takes {_saved(found.share)} "
+        f"{milliseconds(found.seconds)} ms: the answer takes {_saved(found.share)} "
         f"({percent(-found.high, signed=True)} to {percent(-found.low, signed=True)} over repeats, "
         f"{_sign(found.low, found.high)})."
     )

@@ -17,7 +17,12 @@ from offsim.report.style import FAINT, INK, SMALL, new_figure, plain_log, themed
 from offsim.report.text import bound_text, percent
 
 MATRIX_COLOURS = dict(zip(MATRICES, ("#0173b2", "#56b4e9", "#de8f05"), strict=True))
-VARIED_COLOURS = {"layers": "#0173b2", "matrices": "#de8f05", "experts": "#029e73"}
+VARIED_COLOURS = {
+    "layers": "#0173b2",
+    "matrices": "#de8f05",
+    "experts": "#029e73",
+    "codecs": "#cc78bc",
+}
 MOST_CELLS = 200
 """Up to which the loss of every expert is written in its cell."""
 _MARGIN = 1.4
@@ -176,7 +181,7 @@ def joints_figure(found: Sensitivity) -> Figure:
     drop.set_ylabel("drop of ICA, percentage points, 95 %")
     drop.set_title(f"What that did to {found.sample.items} items (MEASURED)")
     handles: list[Any] = [
-        Line2D([], [], marker="o", color=colour, ls="none", label=f"bounds by {name}")
+        Line2D([], [], marker="o", color=colour, ls="none", label=_varied(name))
         for name, colour in VARIED_COLOURS.items()
         if any(joint.varied == name for joint in shown)
     ]
@@ -189,6 +194,10 @@ def joints_figure(found: Sensitivity) -> Figure:
 def _joint(axes: Axes, joint: Joint, height: float) -> None:
     style: dict[str, Any] = {"mec": "white", "mew": 0.6, "markersize": 7, "ls": "none"}
     axes.plot(joint.kl.mean, height, marker="o", color=VARIED_COLOURS[joint.varied], **style)
+
+
+def _varied(name: str) -> str:
+    return "bounds and codecs by layers" if name == "codecs" else f"bounds by {name}"
 
 
 def _joints_title(found: Sensitivity) -> str:

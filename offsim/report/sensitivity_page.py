@@ -3,7 +3,7 @@
 import base64
 from pathlib import Path
 
-from offsim.accuracy.sensitivity import Additivity, Sensitivity
+from offsim.accuracy.sensitivity import Additivity, Ranged, Sensitivity
 from offsim.accuracy.sensitivity_fit import LEAST_JUDGED
 from offsim.errors import InputError
 from offsim.files import read_json, replacing, write_text
@@ -98,7 +98,7 @@ def facts_table(found: Sensitivity) -> Table:
 
 
 def layers_table(found: Sensitivity) -> Table:
-    """Divergence of every layer at every bound, and its interval."""
+    """Divergence of every layer at every bound and under other codecs, and its interval."""
     cells = {
         (cell.place.layer, cell.bound.value): cell.kl
         for cell in found.cells
@@ -107,16 +107,21 @@ def layers_table(found: Sensitivity) -> Table:
     rows = []
     for value in found.ladder:
         kl = [cells.get((layer, value)) for layer in range(found.model.layers)]
-        texts = [
-            NOTHING if one is None else f"{one.mean:.2g} [{one.low:.2g}, {one.high:.2g}]"
-            for one in kl
-        ]
+        texts = [NOTHING if one is None else _ranged(one) for one in kl]
         rows.append([Cell(f"{found.kind} {value:g}"), *map(Cell, texts)])
-    head = ["bound", *(f"layer {layer}" for layer in range(found.model.layers))]
+    rows += [[Cell(one.codec), *(Cell(_ranged(kl)) for kl in one.kl)] for one in found.unbounded]
+    head = [
+        "bound" if not found.unbounded else "bound or codec",
+        *(f"layer {layer}" for layer in range(found.model.layers)),
+    ]
     caption = (
         "KL of the next token from the model without an error, nats, all experts of one layer; 95 %"
     )
     return Table(caption, ("MEASURED",), head, rows)
+
+
+def _ranged(one: Ranged) -> str:
+    return f"{one.mean:.2g} [{one.low:.2g}, {one.high:.2g}]"
 
 
 def regimes_table(judged: Additivity) -> Table:

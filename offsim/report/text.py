@@ -6,6 +6,8 @@ from typing import Any
 
 import pandas as pd
 
+from offsim.policy.bounds import Form
+
 NOTHING = "n/a"
 """Shown for what is not defined, such as the TPOT of requests of one token."""
 _RAISED = str.maketrans("-.0123456789", "⁻·⁰¹²³⁴⁵⁶⁷⁸⁹")
@@ -30,6 +32,17 @@ def bound_text(bound: float) -> str:
 def storage_text(codec: str, bound: float) -> str:
     """A codec and its bound, such as `cuszp 2⁻⁷`; a lossless one has no bound."""
     return f"{codec} {bound_text(bound)}" if bound else codec
+
+
+def form_text(form: Form) -> str:
+    """How a matrix is stored, such as `2⁻⁷`, `sz3 2⁻⁷` or `rtn-int4`."""
+    bound = "" if form.bound is None else bound_text(form.bound.value)
+    return " ".join(filter(None, (form.codec, bound)))
+
+
+def form_order(form: Form) -> tuple[str, float]:
+    """By which forms are told: the policy's own codec first, each codec from its tightest bound."""
+    return form.codec or "", 0.0 if form.bound is None else form.bound.value
 
 
 def percent(fraction: float, signed: bool = False) -> str:

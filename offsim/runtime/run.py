@@ -176,9 +176,10 @@ def offloaded(
         RunError: a load failed, or a process that decodes did not start.
     """
     store.check(policy)
-    check_placement(policy, store.codec)
-    device.check(store.codec)
-    device.check(store.coarser.codec)
+    for codec in store.codecs:
+        check_placement(policy, codec)
+    for codec in (*store.codecs, *store.coarser.codecs):
+        device.check(codec)
     shape = store.shape
     decider = live_decider(
         policy,

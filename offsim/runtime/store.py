@@ -12,7 +12,7 @@ from offsim.codec.bounded import largest_error
 from offsim.codec.expert import ExpertBlob, encode_expert
 from offsim.errors import InputError
 from offsim.model.experts import Experts, ExpertShape, expert_modules, matrices_of, shape_of
-from offsim.policy.bounds import Bounds
+from offsim.policy.bounds import Bounds, bounds_of, check_one_place, codecs_of
 from offsim.policy.policy import Policy
 from offsim.policy.tiers import Sizes
 
@@ -42,7 +42,7 @@ class ExpertStore:
 
     Attributes:
         shape: of the experts.
-        codec: that made the blobs.
+        codec: that made the blobs; where the table names others, all that it does not.
         bound: absolute, unit of the weights; the loosest of any matrix where they differ.
         blobs: [layer][expert]; experts with the same weights share one.
         largest_error: largest |x - x'| in the stored dtype over all of them.
@@ -77,8 +77,9 @@ class ExpertStore:
             progress: called after each expert.
 
         Raises:
-            InputError: a weight that is not finite, a bound that is not a positive number, or a
-                table about a layer or an expert that the model does not have.
+            InputError: a weight that is not finite, a bound that is not a positive number, a table
+                about a layer or an expert that the model does not have, or one whose codecs decode
+                in different places.
         """
         return cls.holding(_Own(model, dtype), codec, bound, progress)
 
@@ -104,16 +105,22 @@ class ExpertStore:
         shape = experts.shape
         if isinstance(bound, Bounds):
             bound.table(shape.layers, shape.experts)  # refuses places that are not there
+            check_one_place(codec, bound)
         known: dict[Hashable, ExpertBlob] = {}
         blobs, worst, loosest = [], 0.0, 0.0
         for layer in range(shape.layers):
             row = []
             for expert in range(shape.experts):
-                bounds = bound if isinstance(bound, float) else bound.of(layer, expert)
-                identity = (experts.identity(layer, expert), bounds)
+                forms = bound if isinstance(bound, float) else bound.of(layer, expert)
+                identity = (experts.identity(layer, expert), forms)
                 if identity not in known:
                     matrices = experts.matrices(layer, expert)
-                    blob = known[identity] = encode_expert(matrices, codec, bounds)
+                    if isinstance(forms, float):
+                        blob = encode_expert(matrices, codec, forms)
+                    else:
+                        each = codecs_of(forms, codec)
+                        blob = encode_expert(matrices, each, bounds_of(forms))
+                    known[identity] = blob
                     loosest = max(loosest, *(part.header.bound for part in blob.blobs))
                     for number, before in enumerate(matrices):
                         worst = max(worst, largest_error(before, blob.decoded(number)))
@@ -123,6 +130,12 @@ class ExpertStore:
         if isinstance(bound, Bounds):
             return cls(shape, codec, loosest, blobs, worst, bound)
         return cls(shape, codec, bound, blobs, worst)
+
+    @property
+    def codecs(self) -> list[Codec]:
+        """All that made blobs: the one that is not named otherwise, and those of the table."""
+        named = () if self.bounds is None else self.bounds.codecs
+        return [self.codec, *map(codec_named, named)]
 
     def first(self, layers: int) -> "ExpertStore":
         """The same without the layers after the first so many."""

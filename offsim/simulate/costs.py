@@ -339,7 +339,7 @@ def check_placement(policy: Policy, calibration: Calibration, codec: CodecFigure
             "or add `disk`"
         )
     if policy.host_tokens:
-        if codec.placement == "device" and policy.codec != "raw":
+        if codec.placement == "device" and set(policy.codecs) != {"raw"}:
             raise InputError(
                 f"codec {policy.codec} decodes on the device, so that the host cannot compute with "
                 "its blobs; take raw or a host codec"
@@ -349,10 +349,10 @@ def check_placement(policy: Policy, calibration: Calibration, codec: CodecFigure
                 "the host is to compute experts and the calibration does not say how fast; "
                 "calibrate anew, or add `compute.host_expert`"
             )
-    if policy.keep != "decoded" and (codec.placement == "host" or policy.codec == "raw"):
+    if policy.keep != "decoded" and (codec.placement == "host" or "raw" in policy.codecs):
         raise InputError(
-            f"codec {policy.codec} does not decode on the device, so that experts cannot be kept "
-            "compressed there; take a device codec"
+            f"codec {policy.storage} does not decode on the device, so that experts cannot "
+            "be kept compressed there; take a device codec"
         )
 
 

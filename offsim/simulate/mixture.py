@@ -1,4 +1,4 @@
-"""What the experts cost as a policy stores them: one bound for all, or a table of bounds."""
+"""What the experts cost as a policy stores them: one form for all, or a table of them."""
 
 from dataclasses import dataclass
 
@@ -19,7 +19,7 @@ class Stored:
     """The experts of a model under the codec and the bounds of a policy.
 
     Attributes:
-        figures: of the codec; where bounds differ, of all experts together: bytes are those of each
+        figures: of the codec; where forms differ, of all experts together: bytes are those of each
             expert, times the mean over experts, each slowdown the mean over matrices weighted by
             the time that each takes to decode, errors, encoding and fallbacks the largest.
         decode_s: [layers, experts] s, one expert each.
@@ -34,8 +34,8 @@ class Stored:
 def stored(calibration: Calibration, policy: Policy) -> Stored:
     """What the calibration knows of the experts as a policy stores them.
 
-    An expert whose matrices have several bounds is taken to decode in the mean of the times that
-    it would take under each one's bound. That is an approximation: what one matrix takes was not
+    An expert whose matrices have several forms is taken to decode in the mean of the times that
+    it would take under each one's form. That is an approximation: what one matrix takes was not
     measured.
 
     Raises:
@@ -62,9 +62,9 @@ def _of_every_load(calibration: Calibration, policy: Policy) -> Stored:
     if len(codecs) == 1:
         return _alike(codecs[0], shape)
     if len({one.placement for one in codecs}) > 1:
+        where = {f"{one.codec} on the {one.placement}": None for one in codecs}
         raise InputError(
-            f"{policy.codec} decodes on the host at some bounds of the calibration and on the "
-            "device at others; calibrate all of them alike"
+            f"not all experts are decoded in one place: {', '.join(where)}; take codecs that are"
         )
     decode_s = _of_experts([one.decode_s for one in codecs], at)
     unpacks = [one.unpack_s for one in codecs if one.unpack_s is not None]
@@ -73,10 +73,10 @@ def _of_every_load(calibration: Calibration, policy: Policy) -> Stored:
 
 
 def calibrated(calibration: Calibration, policy: Policy) -> list[CodecFigures]:
-    """The figures of a policy's codec at each bound that some matrix has.
+    """The figures of the codec and bound that each matrix has, each once.
 
     Raises:
-        InputError: the codec was not calibrated at one of them, or the table has a bound that is
+        InputError: a codec was not calibrated at one of them, or the table has a bound that is
             not absolute, or is about layers or experts that the model does not have.
     """
     return _calibrated(calibration, policy)[0]
@@ -88,30 +88,35 @@ def _calibrated(calibration: Calibration, policy: Policy) -> tuple[list[CodecFig
     if policy.bounds is None:
         one = calibration.codec(policy.codec, policy.bound)
         return [one], np.zeros((*shape, len(MATRICES)), np.intp)
-    bounds, at = policy.bounds.table(*shape)
-    for bound in bounds:
-        if bound.kind != "abs":
+    forms, at = policy.bounds.table(*shape)
+    for form in forms:
+        if form.bound is not None and form.bound.kind != "abs":
             raise InputError(
-                f"bound {bound} is another number for each expert; a simulation takes tables of "
-                "absolute bounds only"
+                f"bound {form.bound} is another number for each expert; a simulation takes tables "
+                "of absolute bounds only"
             )
-    return [calibration.codec(policy.codec, bound.value) for bound in bounds], at
+    return [
+        calibration.codec(
+            form.codec or policy.codec, 0.0 if form.bound is None else form.bound.value
+        )
+        for form in forms
+    ], at
 
 
 def _alike(codec: CodecFigures, shape: tuple[int, int]) -> Stored:
-    """All experts at one bound."""
+    """All experts in one form."""
     unpack_s = None if codec.unpack_s is None else np.full(shape, codec.unpack_s.value)
     return Stored(codec, np.full(shape, codec.decode_s.value), unpack_s)
 
 
 def _of_experts(figures: list[Figure], at: Places) -> Floats:
-    """[layers, experts] s: the mean over the matrices, exact where all three have one bound."""
+    """[layers, experts] s: the mean over the matrices, exact where all three have one form."""
     seconds = np.array([figure.value for figure in figures])[at]
     return np.where(_whole(at), seconds[..., 0], seconds.mean(-1))
 
 
 def _whole(at: Places) -> npt.NDArray[np.bool_]:
-    """[layers, experts] whether all matrices of an expert have one bound."""
+    """[layers, experts] whether all matrices of an expert have one form."""
     same: npt.NDArray[np.bool_] = (at == at[..., :1]).all(-1)
     return same
 
@@ -120,7 +125,7 @@ def _together(codecs: list[CodecFigures], at: Places) -> CodecFigures:
     """The figures of all experts together, as `Stored` says.
 
     Args:
-        codecs: [bounds] one codec at each bound.
+        codecs: [forms] codecs at their bounds.
         at: [layers, experts, 3] which of them each matrix has.
     """
     nbytes = _bytes(codecs, at)
@@ -174,8 +179,9 @@ def _bytes(codecs: list[CodecFigures], at: Places) -> npt.NDArray[np.int64]:
             continue
         if codec.matrix_bytes is None:
             raise InputError(
-                f"the bounds differ inside an expert, and the calibration does not have the bytes "
-                f"of the single matrices under {codec.codec} {codec.bound:g}; calibrate again"
+                "the matrices of an expert are stored differently, and the calibration does not "
+                f"have the bytes of the single matrices under {codec.codec} {codec.bound:g}; "
+                "calibrate again"
             )
         nbytes += np.where(parts, np.array(codec.matrix_bytes), 0).sum(-1)
     return nbytes

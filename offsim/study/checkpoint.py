@@ -21,7 +21,7 @@ from offsim.model.load import load_dense, tokenizer_of
 from offsim.model.prompts import ids_of, read_prompts
 from offsim.model.reader import open_experts
 from offsim.model.sampling import Sampling
-from offsim.policy.bounds import Bounds
+from offsim.policy.bounds import Bounds, bounds_of, codecs_of
 from offsim.policy.policy import Policy
 from offsim.runtime.arena import Arena
 from offsim.runtime.devices import CPU, Device
@@ -115,7 +115,7 @@ class CheckpointSubject(ModelSubject):
         slots, room = Arena.bytes_of(shape, places, shape.experts), memory_for_experts(self.model)
         if slots + len(keys) * places * shape.bytes <= room:
             return
-        blobs = [self._all_bytes(*key) for key in keys]
+        blobs = [self._all_bytes(codec_named(codec), bound) for codec, bound in keys]
         if slots + sum(blobs) <= room:
             return
         fit = max(n for n in range(len(keys) + 1) if slots + sum(blobs[:n]) <= room or not n)
@@ -161,17 +161,25 @@ class CheckpointSubject(ModelSubject):
             enough: bytes that matter to nobody.
         """
         shape = self.experts.shape
-        kinds = [(policy.codec, policy.bounds.of(0, 0) if policy.bounds else policy.bound)]
+        usual = codec_named(policy.codec)
+        kinds: list[tuple[Codec | list[Codec], list[Bound | None] | float]] = [
+            (usual, policy.bound)
+        ]
+        if policy.bounds is not None:
+            forms = policy.bounds.of(0, 0)
+            kinds = [(codecs_of(forms, usual), bounds_of(forms))]
         if policy.low is not None:
-            kinds.append((policy.low.codec, policy.low.bound))
+            kinds.append((codec_named(policy.low.codec), policy.low.bound))
         if len(kinds) * shape.layers * shape.experts * shape.bytes <= enough:
             return 0
         return sum(self._all_bytes(*kind) for kind in kinds)
 
-    def _all_bytes(self, codec: str, bound: Sequence[Bound] | float) -> int:
-        """Bytes of all blobs under a codec and bounds, by those of the first expert."""
+    def _all_bytes(
+        self, codec: Codec | Sequence[Codec], bound: Sequence[Bound | None] | float
+    ) -> int:
+        """Bytes of all blobs under codecs and bounds, by those of the first expert."""
         shape = self.experts.shape
-        first = encode_expert(self.matrices(), codec_named(codec), bound)
+        first = encode_expert(self.matrices(), codec, bound)
         return shape.layers * shape.experts * first.nbytes
 
     def answers(self, tokens: Sequence[Sequence[int]]) -> list[str]:

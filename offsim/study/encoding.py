@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from offsim.codec.base import Buffer
+from offsim.codec.base import Buffer, Codec
 from offsim.codec.blob import DTYPE_NAMES
 from offsim.codec.bounded import decode, largest_error
 from offsim.codec.bounds import absolute_bounds
@@ -25,7 +25,7 @@ from offsim.errors import CodecError, FormatError, InputError
 from offsim.files import read_text
 from offsim.model.reader import CheckpointExperts, open_experts
 from offsim.model.shards import CONFIG
-from offsim.policy.bounds import MATRICES, Bounds
+from offsim.policy.bounds import MATRICES, Bounds, bounds_of, check_one_place, codecs_of
 from offsim.study.hands import Message, Talk
 
 ROOM = 1 << 22
@@ -51,6 +51,7 @@ def compressing(talk: Talk, about: Message) -> None:
     bounds = None if about["bounds"] is None else Bounds.model_validate(about["bounds"])
     if bounds is not None:
         bounds.table(experts.shape.layers, experts.shape.experts)  # refuses places not there
+        check_one_place(codec, bounds)
     writer, asked = Writer(), talk(_facts(experts))
 
     def write(blob: ExpertBlob) -> None:
@@ -62,11 +63,7 @@ def compressing(talk: Talk, about: Message) -> None:
         while asked:
             layer, expert = asked["layer"], asked["expert"]
             try:
-                blob = encode_expert(
-                    experts.each_matrix(layer, expert),
-                    codec,
-                    0.0 if bounds is None else bounds.of(layer, expert),
-                )
+                blob = _encoded(experts, layer, expert, codec, bounds)
             except InputError as error:
                 raise InputError(f"expert {expert} of MoE layer {layer}: {error}") from error
             writing.result()  # from here on the thread says nothing
@@ -75,6 +72,16 @@ def compressing(talk: Talk, about: Message) -> None:
             del blob  # gone as soon as it is written
         writing.result()
         talk({"written": True})
+
+
+def _encoded(
+    experts: CheckpointExperts, layer: int, expert: int, codec: Codec, bounds: Bounds | None
+) -> ExpertBlob:
+    matrices = experts.each_matrix(layer, expert)
+    if bounds is None:
+        return encode_expert(matrices, codec)
+    forms = bounds.of(layer, expert)
+    return encode_expert(matrices, codecs_of(forms, codec), bounds_of(forms))
 
 
 def verifying(talk: Talk, about: Message) -> None:
@@ -111,12 +118,12 @@ def _checked(
 ) -> Iterator[float]:
     """Decode the matrices of an expert; the largest error of each where there are originals."""
     originals: Iterable[torch.Tensor] = ()
-    asked: list[float] = []
+    asked: list[float | None] = []
     if experts is not None:
         originals = experts.each_matrix(layer, expert)
         if job.bounds is not None:
-            bounds = Bounds.model_validate(job.bounds).of(layer, expert)
-            originals, asked = absolute_bounds(originals, bounds)
+            forms = Bounds.model_validate(job.bounds).of(layer, expert)
+            originals, asked = absolute_bounds(originals, bounds_of(forms))
     each = iter(originals)
     for matrix, blob in enumerate(file.check_record(expert).blobs):
         place = f"{file.path}: expert {expert}, {MATRICES[matrix]}"
@@ -130,9 +137,10 @@ def _checked(
         del after  # before the next ones are read
         if not off <= blob.header.bound:
             raise FormatError(f"{place}: off by {off:g}, and promised is {blob.header.bound:g}")
-        if asked and not blob.header.bound <= asked[matrix]:
+        wanted = asked[matrix] if asked else None
+        if wanted is not None and not blob.header.bound <= wanted:
             raise FormatError(
-                f"{place}: promised is {blob.header.bound:g}, and asked for was {asked[matrix]:g}"
+                f"{place}: promised is {blob.header.bound:g}, and asked for was {wanted:g}"
             )
         yield off
 

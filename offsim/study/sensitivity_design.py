@@ -14,12 +14,13 @@ from pydantic import Field, model_validator
 from offsim.accuracy import Scope, WeightError, source_named
 from offsim.accuracy.scopes import Usage
 from offsim.accuracy.sensitivity import ModelFacts, Place
+from offsim.codec import codec_named
 from offsim.codec.bounds import Bound
 from offsim.errors import InputError
 from offsim.policy.bounds import MATRICES, Bounds, BoundText, Rule, Strict
 
 By = Literal["layer", "matrix", "expert"]
-Varied = Literal["layers", "matrices", "experts"]
+Varied = Literal["layers", "matrices", "experts", "codecs"]
 
 LADDER = tuple(Bound(2.0**power, "sigma") for power in range(-7, 2))
 """On the embedded model the divergence of a layer goes from 1e-5 to 1 nat a token over these."""
@@ -42,6 +43,7 @@ class Options(Strict):
 
     Attributes:
         source: of the error.
+        also: codecs that take no bound, whose error is measured for whole layers too.
         bounds: the ladder: rising, of one kind.
         by: the finest places that are measured.
         seed: of texts, items, noise and joint injections.
@@ -51,10 +53,12 @@ class Options(Strict):
         items: of each embedded task, asked under joint injections.
 
     Raises:
-        InputError: bounds that do not rise or are of several kinds, or a source that takes none.
+        InputError: bounds that do not rise or are of several kinds, a source that takes none, or
+            another codec that takes one, or loses nothing.
     """
 
     source: str = "codec:cuszp"
+    also: tuple[str, ...] = ()
     bounds: tuple[BoundText, ...] = LADDER
     by: By = "expert"
     seed: int = Field(default=0, ge=0)
@@ -74,6 +78,13 @@ class Options(Strict):
             raise InputError("the bounds of a ladder rise; give them from small to large")
         if not source_named(self.source).takes_bound:
             raise InputError(f"{self.source} takes no bound, so that no ladder can be measured")
+        for name in self.also:
+            if codec_named(name).promise != "none":
+                does = "loses nothing" if codec_named(name).promise == "exact" else "takes a bound"
+                raise InputError(
+                    f"--also {name}: it {does}; name codecs that take none and lose something, "
+                    "such as rtn-int4"
+                )
         return self
 
     @property
@@ -102,7 +113,8 @@ class Trial:
         key: what tells it apart from the others of its design.
         errors: what is injected.
         place: where, for a cell; None for a joint injection.
-        bound: of a cell.
+        bound: of a cell; None for one of a codec that takes none.
+        codec: of a cell, where it takes no bound.
         varied: what has bounds of its own, for a joint injection.
         bounds: of a joint injection.
     """
@@ -111,6 +123,7 @@ class Trial:
     errors: tuple[WeightError, ...]
     place: Place | None = None
     bound: Bound | None = None
+    codec: str | None = None
     varied: Varied | None = None
     bounds: Bounds | None = None
 
@@ -134,10 +147,11 @@ def designed(options: Options, model: ModelFacts, usage: Usage, timing: Timing) 
     """The trials that fit into the budget.
 
     A part of it goes to joint injections. The rest goes to cells, in this order as far as it
-    reaches: whole layers at the ends and the middle of the ladder, at the other rungs, matrices,
-    experts (the most used of each layer first), and all of these again with other seeds where the
-    source has any. What belongs together is taken whole or not at all. The first of these and a
-    few joint injections are taken even if they do not fit.
+    reaches: whole layers at the ends and the middle of the ladder and under codecs that take no
+    bound, at the other rungs, matrices, experts (the most used of each layer first), and all of
+    these but those codecs again with other seeds where the source has any. What belongs together
+    is taken whole or not at all. The first of these and a few joint injections are taken even if
+    they do not fit.
 
     Args:
         options: what is asked for.
@@ -158,13 +172,14 @@ def designed(options: Options, model: ModelFacts, usage: Usage, timing: Timing) 
     varied: list[Varied] = ["layers"]
     varied += ["matrices"] if "matrix" in have else []
     varied += ["experts"] if "expert" in have else []
+    varied += ["codecs"] if options.also else []
     joints = list(_joints(options, model, count, varied))
     seconds = len(trials) * timing.cell_s + count * joint_s
     return Design((*trials, *joints), seconds, _summary(options, trials, count, seconds))
 
 
 def _summary(options: Options, trials: Sequence[Trial], joints: int, seconds: float) -> str:
-    rungs = len({trial.bound for trial in trials})
+    rungs = len({trial.bound for trial in trials if trial.bound is not None})
     seeds = len({trial.errors[0].seed for trial in trials})
     kinds = [_kind(trial) for trial in trials]
     parts = [
@@ -174,7 +189,8 @@ def _summary(options: Options, trials: Sequence[Trial], joints: int, seconds: fl
     ]
     over = seconds > 60 * options.minutes
     return (
-        f"{options.source}: {len(trials)} cells ({', '.join(parts)}) at {rungs} bounds with "
+        f"{', '.join((options.source, *options.also))}: {len(trials)} cells "
+        f"({', '.join(parts)}) at {rungs} bounds with "
         f"{seeds} seed{'' if seeds == 1 else 's'}, and {joints} joint injections; about "
         f"{seconds / 60:.2g} of {options.minutes:g} minutes"
         + ("; this is the least that can be measured" if over else "")
@@ -195,6 +211,7 @@ def _groups(options: Options, model: ModelFacts, usage: Usage) -> Iterator[list[
     about = _from_the_middle(len(options.bounds))
     layers = [Place(layer=layer) for layer in range(model.layers)]
     hottest = np.argsort(-usage, axis=1, kind="stable")
+    unbounded = [_unbounded(name, place) for name in options.also for place in layers]
     seeds = MOST_SEEDS if source_named(options.source).seeded else 1
     for seed in range(options.seed, options.seed + seeds):
 
@@ -203,7 +220,7 @@ def _groups(options: Options, model: ModelFacts, usage: Usage) -> Iterator[list[
                 _cell(options, place, options.bounds[r], seed) for r in rungs for place in places
             ]
 
-        yield cells(layers, first)
+        yield cells(layers, first) + (unbounded if seed == options.seed else [])
         for rung in others:
             yield cells(layers, [rung])
         if options.by != "layer":
@@ -221,6 +238,11 @@ def _cell(options: Options, place: Place, bound: Bound, seed: int) -> Trial:
     return Trial(f"{place.scope} {bound} {seed}", (error,), place, bound)
 
 
+def _unbounded(codec: str, place: Place) -> Trial:
+    error = WeightError(source=f"codec:{codec}", bound=None, scope=place.scope)
+    return Trial(f"{place.scope} {codec}", (error,), place, codec=codec)
+
+
 def _ends_and_middle(count: int) -> list[int]:
     return sorted({0, count // 2, count - 1})
 
@@ -233,7 +255,11 @@ def _from_the_middle(count: int) -> list[int]:
 def _joints(
     options: Options, model: ModelFacts, count: int, varied: Sequence[Varied]
 ) -> Iterator[Trial]:
-    """Random bounds for every matrix, from mild to strong injections, off the rungs too."""
+    """Random bounds for every matrix, from mild to strong injections, off the rungs too.
+
+    Where codecs that take no bound are measured, every layer of some injections is under a bound
+    or, as likely as under each of them, under one of these.
+    """
     drawn = np.random.default_rng(options.seed)
     kind, ladder = options.bounds[0].kind, np.log(options.ladder)
     seeded = source_named(options.source).seeded
@@ -250,7 +276,9 @@ def _joints(
         what = varied[number % len(varied)]
         rules = []
         for layer in range(model.layers):
-            if what == "layers":
+            if what == "codecs" and (pick := int(drawn.integers(len(options.also) + 1))):
+                rules.append(Rule(codec=options.also[pick - 1], layers=(layer,)))
+            elif what in ("layers", "codecs"):
                 rules.append(Rule(bound=bound(), layers=(layer,)))
             elif what == "matrices":
                 rules += [
@@ -269,13 +297,24 @@ def _joints(
 
 
 def errors_of(bounds: Bounds, model: ModelFacts, source: str, seed: int) -> tuple[WeightError, ...]:
-    """A table of bounds as errors to inject, one for each distinct bound.
+    """A table of bounds as errors to inject, one for each distinct form.
+
+    Args:
+        bounds: of every matrix.
+        model: its shape.
+        source: of errors where no codec is named.
+        seed: of noise.
 
     Raises:
         InputError: the table names a layer or an expert that the model does not have.
     """
     used, at = bounds.table(model.layers, model.experts)
     return tuple(
-        WeightError(source=source, bound=bound, scope=Scope.of(at == number), seed=seed)
-        for number, bound in enumerate(used)
+        WeightError(
+            source=source if form.codec is None else f"codec:{form.codec}",
+            bound=form.bound,
+            scope=Scope.of(at == number),
+            seed=seed,
+        )
+        for number, form in enumerate(used)
     )

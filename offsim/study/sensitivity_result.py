@@ -12,6 +12,7 @@ from offsim.accuracy import difference
 from offsim.accuracy.scopes import Usage
 from offsim.accuracy.sensitivity import (
     Cell,
+    CodecLoss,
     Joint,
     ModelFacts,
     Place,
@@ -23,7 +24,7 @@ from offsim.accuracy.sensitivity import (
 )
 from offsim.accuracy.sensitivity_fit import judged, terms
 from offsim.codec.bounds import Bound
-from offsim.policy.bounds import MATRICES, Strict
+from offsim.policy.bounds import MATRICES, Form, Strict
 from offsim.study.calibrate import this_machine
 from offsim.study.sensitivity_design import Design, Options, Trial
 
@@ -114,6 +115,7 @@ def result(
             _cell(place, bound, one, unperturbed) for (place, bound), one in measured.items()
         ),
         terms=_terms(rungs, model, usage, measured),
+        unbounded=tuple(_unbounded(name, design, outcomes) for name in options.also),
         rises=tuple(_rise(layer, rungs, measured) for layer in range(model.layers)),
     )
     joints = [
@@ -137,6 +139,14 @@ def _gathered(
         yield cell, _Measured(kl, nll)
 
 
+def _unbounded(codec: str, design: Design, outcomes: Mapping[str, Outcome]) -> CodecLoss:
+    """What a codec that takes no bound does to each layer, in their order."""
+    found = [outcomes[trial.key].kl for trial in design.trials if trial.codec == codec]
+    return CodecLoss(
+        codec=codec, kl=tuple(_ranged(np.zeros(len(kl)), np.array(kl)) for kl in found)
+    )
+
+
 def _rungs(options: Options, model: ModelFacts, measured: Measured) -> list[Bound]:
     """The bounds at which every layer was measured."""
     layers = [Place(layer=layer) for layer in range(model.layers)]
@@ -147,7 +157,7 @@ def _rungs(options: Options, model: ModelFacts, measured: Measured) -> list[Boun
 
 def _within(trial: Trial, rungs: Sequence[Bound]) -> bool:
     return trial.bounds is not None and all(
-        rule.bound.value <= rungs[-1].value for rule in trial.bounds.rules
+        rule.bound is None or rule.bound.value <= rungs[-1].value for rule in trial.bounds.rules
     )
 
 
@@ -229,7 +239,7 @@ def cell_table(found: Sensitivity) -> pd.DataFrame:
     """Cells and their terms, a row each; losses in nats a token, empty where a place is all."""
     rows = []
     for cell in found.cells:
-        term = found.term(cell.place, cell.bound) if _on(cell, found) else None
+        term = found.term(cell.place, Form(cell.bound)) if _on(cell, found) else None
         rows.append(
             {
                 "layer": cell.place.layer,

@@ -10,7 +10,7 @@ from offsim.accuracy.sensitivity import Additivity, Place, Sensitivity
 from offsim.codec.bounds import Bound
 from offsim.errors import FormatError, InputError
 from offsim.files import read_json, write_json
-from offsim.policy.bounds import Bounds, Rule
+from offsim.policy.bounds import Bounds, Form, Rule
 
 from .sensitive import LADDER, quadratic
 
@@ -44,7 +44,7 @@ def test_each_matrix_of_each_expert_costs_its_share() -> None:
 
 
 def test_terms_of_places_are_parts_of_their_layer() -> None:
-    bound = sigma(0.5)
+    bound = Form(sigma(0.5))
     whole = TOY.term(Place(layer=2), bound).mean
     assert whole == pytest.approx(100 * 0.25)
     experts = [TOY.term(Place(layer=2, expert=e), bound).mean for e in range(4)]

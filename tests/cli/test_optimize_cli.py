@@ -40,7 +40,7 @@ def test_it_shows_writes_and_prints_json(
     shown = capsys.readouterr().out
     assert "Bounds within kl<=3 [SIMULATED]" in shown
     assert "one bound, 0.25" in shown
-    assert "bounds of 3 places: 1 at 0.25, 1 at 0.5, 1 at 1" in shown
+    assert "stored in 3 places: 1 at 0.25, 1 at 0.5, 1 at 1" in shown
     assert "all choices within the budget; none is faster" in shown
     assert read_yaml(out, Bounds).default.value == 1.0
     assert run(monkeypatch, *asked, "--json") == 0

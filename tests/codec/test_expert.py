@@ -82,6 +82,21 @@ def test_a_bound_for_each_matrix() -> None:
     assert len({blob.nbytes for blob in expert.blobs}) == 3
 
 
+def test_a_codec_for_each_matrix() -> None:
+    codecs = [codec_named(name) for name in ("rtn-int4", "cuszp", "raw")]
+    expert = encode_expert(iter(matrices()), codecs, (None, Bound(0.5, "sigma"), None))
+    assert [blob.header.codec for blob in expert.blobs] == ["rtn-int4", "cuszp", "raw"]
+    for before, after, blob in zip(matrices(), decoded(expert), expert.blobs, strict=True):
+        assert largest_error(before, after) <= blob.header.bound
+    assert_same_bits(expert.decoded(2), matrices()[2])
+
+
+def test_a_codec_that_takes_a_bound_needs_one() -> None:
+    codecs = [codec_named(name) for name in ("rtn-int4", "cuszp", "raw")]
+    with pytest.raises(InputError, match="positive number"):
+        encode_expert(matrices(), codecs, (None, None, None))
+
+
 def test_weights_that_are_all_equal_are_stored_raw_under_a_relative_bound() -> None:
     same = [torch.full((4, 4), 0.5).bfloat16()] * 3
     expert = encode_expert(same, codec_named("sz3"), (Bound(0.1, "sigma"),) * 3)

@@ -16,7 +16,7 @@ from offsim.policy.bound_kinds import (
     uniform,
     zones,
 )
-from offsim.policy.bounds import Bounds
+from offsim.policy.bounds import Bounds, Form, bounds_of
 from offsim.policy.lookup import popularity_of
 from tests.builders import TOY
 
@@ -26,13 +26,14 @@ A, B, C = Bound(0.01), Bound(0.02), Bound(0.03)
 def of_layers(table: Bounds, layers: int) -> list[Bound]:
     """The bound of each layer, which must be one."""
     rows = [
-        {bound for expert in range(3) for bound in table.of(la, expert)} for la in range(layers)
+        {bound for expert in range(3) for bound in bounds_of(table.of(la, expert))}
+        for la in range(layers)
     ]
-    return [bound for (bound,) in rows]
+    return [bound for (bound,) in rows if bound is not None]
 
 
 def test_uniform() -> None:
-    assert uniform(A).of(7, 9) == (A, A, A)
+    assert uniform(A).of(7, 9) == (Form(A),) * 3
     assert uniform(A).rules == ()
 
 
@@ -114,7 +115,7 @@ def test_no_layer_is_refused() -> None:
 def test_the_popular_experts_are_hot() -> None:
     # TOY asks layer 1 for 2 and 3 twice, and for 0 and 1 three times.
     table = by_hotness(popularity_of(TOY), 0.5, A, B, 3, 4)
-    assert [table.of(1, expert)[0] for expert in range(4)] == [A, A, B, B]
+    assert [table.of(1, expert)[0].bound for expert in range(4)] == [A, A, B, B]
 
 
 @settings(derandomize=True, deadline=None)
@@ -127,7 +128,7 @@ def test_hot_is_who_is_popular_and_ties_go_to_lower_ids(
     known = Counter({place: count for place, count in counts.items() if count})
     table = by_hotness(known, share, A, B, layers, experts)
     for layer in range(layers):
-        bounds = [table.of(layer, expert) for expert in range(experts)]
+        bounds = [tuple(bounds_of(table.of(layer, expert))) for expert in range(experts)]
         hot = [expert for expert in range(experts) if bounds[expert] == (A, A, A)]
         assert all(bound in ((A, A, A), (B, B, B)) for bound in bounds)
         assert len(hot) == int(share * experts + 0.5)
@@ -142,7 +143,7 @@ def test_a_share_is_from_0_to_1(share: float) -> None:
 
 
 def test_by_matrix() -> None:
-    assert by_matrix(A, B, C).of(5, 2) == (A, B, C)
+    assert bounds_of(by_matrix(A, B, C).of(5, 2)) == [A, B, C]
 
 
 @pytest.mark.parametrize(

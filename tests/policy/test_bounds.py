@@ -5,10 +5,11 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from offsim.codec import codec_named
 from offsim.codec.bounds import Bound
 from offsim.errors import InputError
 from offsim.files import read_yaml, write_yaml
-from offsim.policy.bounds import MATRICES, Bounds, Rule
+from offsim.policy.bounds import MATRICES, Bounds, Form, Rule, bounds_of, check_one_place
 
 FULL = {
     "format": "offsim-bounds",
@@ -25,16 +26,16 @@ FULL = {
 def test_the_last_rule_that_covers_a_matrix_decides() -> None:
     bounds = Bounds.model_validate(FULL)
     fine, wide = Bound(0.001), Bound(0.05, "sigma")
-    assert bounds.of(0, 3) == (fine, fine, fine)
-    assert bounds.of(1, 3) == (fine, fine, Bound(0.01, "rel"))
-    assert bounds.of(1, 2) == (fine, fine, fine)
-    assert bounds.of(5, 0) == (wide, wide, wide)
-    assert bounds.of(7, 0) == (wide, Bound(0.5), wide)
+    assert bounds_of(bounds.of(0, 3)) == [fine, fine, fine]
+    assert bounds_of(bounds.of(1, 3)) == [fine, fine, Bound(0.01, "rel")]
+    assert bounds_of(bounds.of(1, 2)) == [fine, fine, fine]
+    assert bounds_of(bounds.of(5, 0)) == [wide, wide, wide]
+    assert bounds_of(bounds.of(7, 0)) == [wide, Bound(0.5), wide]
 
 
 def test_order_of_rules_matters() -> None:
     first = {**FULL, "rules": list(reversed(FULL["rules"]))}  # type: ignore[call-overload]
-    assert Bounds.model_validate(first).of(1, 3)[2] == Bound(0.001)
+    assert Bounds.model_validate(first).of(1, 3)[2] == Form(Bound(0.001))
 
 
 def test_round_trip() -> None:
@@ -52,7 +53,8 @@ def test_round_trip() -> None:
             layers=st.none() | st.lists(st.integers(0, 2), max_size=2),
             experts=st.none() | st.lists(st.integers(0, 2), max_size=2),
             matrices=st.none() | st.lists(st.sampled_from(MATRICES), max_size=2),
-        ),
+        )
+        | st.builds(Rule, codec=st.just("rtn-int4"), layers=st.lists(st.integers(0, 2))),
         max_size=5,
     ),
     layer=st.integers(0, 2),
@@ -64,10 +66,10 @@ def test_same_as_going_through_the_rules_in_order(
     for matrix, found in zip(
         MATRICES, Bounds(default=Bound(10.0), rules=rules).of(layer, expert), strict=True
     ):
-        expected = Bound(10.0)
+        expected = Form(Bound(10.0))
         for rule in rules:
             if rule.covers(layer, expert, matrix):
-                expected = rule.bound
+                expected = rule.form
         assert found == expected
 
 
@@ -83,6 +85,9 @@ def test_same_as_going_through_the_rules_in_order(
         {"rules": [{"bound": 1, "layers": [-1]}]},
         {"rules": [{"bound": 1, "matrices": ["gate_up"]}]},
         {"rules": [{"layers": [1]}]},
+        {"rules": [{"codec": "cuszp"}]},
+        {"rules": [{"codec": "rtn-int4", "bound": 0.1}]},
+        {"rules": [{"codec": "nobody"}]},
         {"extra": 1},
     ],
     ids=str,
@@ -101,7 +106,8 @@ def test_what_is_not_a_table_of_bounds_is_refused(change: dict[str, object]) -> 
             layers=st.none() | st.lists(st.integers(0, 2), max_size=2),
             experts=st.none() | st.lists(st.integers(0, 3), max_size=2),
             matrices=st.none() | st.lists(st.sampled_from(MATRICES), max_size=2),
-        ),
+        )
+        | st.builds(Rule, codec=st.just("rtn-int8"), experts=st.lists(st.integers(0, 3))),
         max_size=5,
     )
 )
@@ -135,3 +141,37 @@ def test_tables_are_keys_with_a_digest() -> None:
     assert full.digest == Bounds.model_validate(FULL).digest != other.digest
     assert str(full) == "bounds 3 rules"
     assert str(Bounds(default=Bound(1.0), rules=(Rule(bound=Bound(2.0)),))) == "bounds 1 rule"
+
+
+def test_a_rule_may_name_a_codec(tmp_path: Path) -> None:
+    rules = [
+        {"codec": "rtn-int4", "layers": [0]},
+        {"codec": "sz3", "bound": 0.25, "layers": [1]},
+        {"bound": 0.5, "layers": [2]},
+    ]
+    table = Bounds.model_validate({"default": 1, "rules": rules})
+    forms = (Form(None, "rtn-int4"), Form(Bound(0.25), "sz3"), Form(Bound(0.5)), Form(Bound(1)))
+    assert tuple(table.of(layer, 0)[0] for layer in range(4)) == forms
+    assert tuple(map(str, forms)) == ("rtn-int4", "sz3 0.25", "0.5", "1")
+    assert table.codecs == ("rtn-int4", "sz3")
+    usual = codec_named("cuszp")
+    assert [form.coded_by(usual).name for form in forms] == ["rtn-int4", "sz3", "cuszp", "cuszp"]
+    write_yaml(tmp_path / "b.yaml", table)
+    assert read_yaml(tmp_path / "b.yaml", Bounds) == table
+
+
+def test_a_table_without_codecs_is_written_as_before_there_were_any() -> None:
+    assert Bounds.model_validate(FULL).model_dump(mode="json")["rules"][0] == {
+        "bound": 0.001,
+        "layers": [0, 1],
+        "experts": None,
+        "matrices": None,
+    }
+    assert Bounds.model_validate(FULL).digest == "9d13e22d"
+
+
+def test_codecs_that_decode_in_different_places_are_refused() -> None:
+    mixed = Bounds(default=Bound(1.0), rules=(Rule(codec="rtn-int4", layers=(0,)),))
+    check_one_place(codec_named("cuszp"), mixed)
+    with pytest.raises(InputError, match="rtn-int4, which decodes on the device, beside sz3"):
+        check_one_place(codec_named("sz3"), mixed)

@@ -2,12 +2,15 @@ from pathlib import Path
 
 import pytest
 
+from offsim.codec.bounds import Bound
 from offsim.errors import FormatError, InputError
 from offsim.files import write_json
+from offsim.policy.bounds import Bounds, Rule
 from offsim.report.decision import write_decision
 from offsim.report.decision_figures import frontier, places, surroundings
 from offsim.report.decision_findings import buys, known_tasks, recommended, sure
 from offsim.report.style import png
+from offsim.study.optimize.proof_file import Proof
 from tests.report.test_page import _read
 from tests.study.optimize.proofs import AROUND, BY_TASK, proof, uniform, usual, way
 
@@ -19,6 +22,24 @@ def test_it_says_what_to_do() -> None:
         "33.3 % of the matrices at 2⁻¹."
     )
     assert second.endswith("over a link of 60.0 MB/s, and for a budget of kl<=0.05.")
+
+
+def mixed() -> Proof:
+    """The answer has another codec in one layer."""
+    table = Bounds(default=Bound(0.25), rules=(Rule(codec="rtn-int4", layers=(1,)),))
+    made = usual()
+    answer = made.answer.model_copy(update={"bounds": table})
+    return made.model_copy(update={"ways": [answer, *made.ways[1:]]})
+
+
+def test_codecs_that_are_mixed_are_named() -> None:
+    assert recommended(mixed())[0] == (
+        "Store the experts of toy with cuszp and rtn-int4, a codec and bound a layer: 66.7 % of "
+        "the matrices at 2⁻², 33.3 % of the matrices under rtn-int4."
+    )
+    heat, bar = places(mixed()).axes
+    assert [text.get_text() for text in heat.texts] == ["2⁻²", "rtn-int4", "2⁻²"]
+    assert bar.get_ylabel() == "codec or bound"
 
 
 def test_a_single_bound_that_was_better_in_both_is_recommended() -> None:

@@ -7,7 +7,7 @@ from offsim.codec import codec_named
 from offsim.codec.bounds import Bound
 from offsim.errors import InputError
 from offsim.policy.bound_kinds import by_hotness, by_layer, by_matrix
-from offsim.policy.bounds import Bounds
+from offsim.policy.bounds import Bounds, Rule
 from offsim.policy.lookup import popularity_of
 from offsim.policy.policy import Policy
 from offsim.record import Load, metrics_of
@@ -24,6 +24,14 @@ TABLES = {
     "expert": by_hotness(popularity_of(TOY), 0.5, FINE, WIDEST, 3, 4),
     "matrix": by_matrix(FINE, WIDEST, WIDE),
 }
+MIXED = Bounds(
+    default=WIDE,
+    rules=(
+        Rule(codec="rtn-int4", layers=(0,)),
+        Rule(codec="rtn-int8", layers=(2,), experts=(1, 3)),
+        Rule(codec="raw", layers=(2,), matrices=("down",)),
+    ),
+)
 
 
 @pytest.mark.parametrize("codec", ["cuszp", "sz3"])
@@ -31,12 +39,23 @@ TABLES = {
 def test_simulation_and_run_move_the_same_bytes(
     tiny_model: PreTrainedModel, codec: str, table: Bounds
 ) -> None:
-    # The figures come from stores of one bound each, as calibration fills them.
+    compare(tiny_model, codec, table, [(codec, one.value) for one in (FINE, WIDE, WIDEST)])
+
+
+def test_so_they_do_where_codecs_are_mixed(tiny_model: PreTrainedModel) -> None:
+    others = [(name, 0.0) for name in ("rtn-int4", "rtn-int8", "raw")]
+    compare(tiny_model, "cuszp", MIXED, [("cuszp", WIDE.value), *others])
+
+
+def compare(
+    tiny_model: PreTrainedModel, codec: str, table: Bounds, keys: list[tuple[str, float]]
+) -> None:
+    # The figures come from stores of one codec and bound each, as calibration fills them.
     figures = []
-    for bound in (FINE, WIDE, WIDEST):
-        alike = ExpertStore.of(tiny_model, codec_named(codec), bound.value)
+    for key, bound in keys:
+        alike = ExpertStore.of(tiny_model, codec_named(key), bound)
         sizes = {"blob_bytes": alike.blob_bytes, "matrix_bytes": alike.matrix_bytes}
-        figures.append(codec_figures(codec, bound.value).model_copy(update=sizes))
+        figures.append(codec_figures(key, bound).model_copy(update=sizes))
     made = calibration(*figures)
     store = ExpertStore.of(tiny_model, codec_named(codec), table)
     facts = {"hidden": store.shape.hidden, "width": store.shape.width}

@@ -7,7 +7,7 @@ from offsim.calibration.schema import Calibration, CodecFigures
 from offsim.codec.bounds import Bound
 from offsim.errors import InputError
 from offsim.policy.bound_kinds import by_hotness, by_layer, by_matrix, uniform
-from offsim.policy.bounds import Bounds, Rule
+from offsim.policy.bounds import Bounds, Rule, bounds_of
 from offsim.policy.policy import Policy
 from offsim.record import metrics_of
 from offsim.simulate import simulate
@@ -61,6 +61,21 @@ def test_bounds_by_matrix_by_hand() -> None:
     known = stored(measured(), Policy(codec="cuszp", bounds=by_matrix(FINE, WIDE, WIDEST)))
     assert known.figures.blob_bytes == [[300 + 210 + 30] * 4] * 3
     assert known.decode_s.tolist() == [[2.0] * 4] * 3  # (3 + 2 + 1) / 3
+
+
+def test_codecs_by_layer_by_hand() -> None:
+    made = measured()
+    other = parted("rtn-int4", 0.0, (1, 2, 3), 5.0)
+    made = made.model_copy(update={"codecs": [*made.codecs, other]})
+    table = Bounds(
+        default=WIDE,
+        rules=(Rule(codec="rtn-int4", layers=(1,)), Rule(bound=FINE, experts=(0,), layers=(1,))),
+    )
+    known = stored(made, Policy(codec="cuszp", bounds=table))
+    assert known.figures.blob_bytes == [[630] * 4, [1200, 6, 6, 6], [630] * 4]
+    assert known.decode_s.tolist() == [[2.0] * 4, [3.0, 5.0, 5.0, 5.0], [2.0] * 4]
+    with pytest.raises(InputError, match="rtn-int4"):
+        stored(measured(), Policy(codec="cuszp", bounds=table))
 
 
 def test_slowdowns_weigh_by_the_time_of_decoding() -> None:
@@ -142,7 +157,11 @@ def test_both_engines_agree_and_bytes_are_those_of_the_matrices(
     assert fast == slow
     known = stored(figures, policy)
     for layer, expert in np.ndindex(3, 4):
-        held = [figures.codec(codec, b.value) for b in table.of(layer, expert)]
+        held = [
+            figures.codec(codec, bound.value)
+            for bound in bounds_of(table.of(layer, expert))
+            if bound is not None
+        ]
         parts = [one.matrix_bytes for one in held]
         expected = sum(part[layer][expert][m] for m, part in enumerate(parts) if part)
         assert known.figures.blob_bytes[layer][expert] == expected
@@ -184,5 +203,7 @@ def test_bytes_of_single_matrices_are_needed_inside_an_expert_only() -> None:
 def test_one_codec_decodes_in_one_place() -> None:
     host = codec_figures("sz3", 0.25).model_copy(update={"codec": "cuszp"})
     figures = calibration(codec_figures("cuszp", 0.125), host)
-    with pytest.raises(InputError, match="decodes on the host at some bounds"):
+    with pytest.raises(
+        InputError, match="cuszp on the host, cuszp on the device; take codecs that are"
+    ):
         simulate(TOY, Policy(codec="cuszp", bounds=COLD), figures)

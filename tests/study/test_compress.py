@@ -19,7 +19,7 @@ from offsim.codec.folder import ExpertFolder, Index
 from offsim.codec.registry import codec_named
 from offsim.errors import FormatError, InputError, RunError
 from offsim.model.reader import open_experts
-from offsim.policy.bounds import Bounds, Rule
+from offsim.policy.bounds import Bounds, Rule, bounds_of
 from offsim.study import hands
 from offsim.study.compress import compress
 from offsim.study.encoding import encode_expert
@@ -54,7 +54,7 @@ def test_blobs_are_those_of_encode(checkpoint: Path, undisturbed: Path) -> None:
     for layer, row in enumerate(folder.blobs()):
         assert len(row) == EXPERTS
         for expert, blob in enumerate(row):
-            bounds = TABLE.of(layer, expert)
+            bounds = bounds_of(TABLE.of(layer, expert))
             before = encode_expert(experts.matrices(layer, expert), codec_named("cuszp"), bounds)
             for one, other in zip(before.blobs, blob.blobs, strict=True):
                 assert one.to_bytes() == other.to_bytes()

@@ -11,6 +11,7 @@ from offsim.codec.layer_file import PAGE, LayerFile, end_of, parts_of, record_of
 from offsim.codec.registry import codec_named
 from offsim.errors import InputError
 from offsim.model.reader import open_experts
+from offsim.policy.bounds import bounds_of
 from offsim.study import encoding
 from offsim.study.compress import compress
 from offsim.study.encoding import ROOM, Writer, check_origin, origin_of
@@ -92,7 +93,7 @@ def test_an_expert_is_written_before_it_is_said_so(tmp_path: Path, codec: str) -
         encode_expert(
             experts.matrices(0, expert),
             codec_named(codec),
-            TABLE.of(0, expert) if bounds else 0.0,
+            bounds_of(TABLE.of(0, expert)) if bounds else 0.0,
         )
         for expert in range(EXPERTS)
     ]

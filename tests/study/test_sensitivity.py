@@ -17,7 +17,7 @@ from offsim.accuracy.sensitivity import Sensitivity
 from offsim.codec.bounds import Bound
 from offsim.errors import FormatError, InputError
 from offsim.files import read_json
-from offsim.policy.bounds import Bounds
+from offsim.policy.bounds import Bounds, Rule
 from offsim.study.sensitivity import DESIGN, DONE, TIMED, ModelMeter, Timing, sensitivity, timed
 from offsim.study.sensitivity_design import Trial
 
@@ -60,6 +60,23 @@ def test_a_known_law_is_found_and_foretold(tmp_path: Path) -> None:
     whole = found.predict(Bounds(default=Bound(0.25, "sigma"))).kl
     assert whole.low < whole.mean < whole.high
     assert whole.mean == pytest.approx(LAYERS.sum() / 16)
+
+
+def test_codecs_that_take_no_bound_have_terms_of_their_own(tmp_path: Path) -> None:
+    found = sensitivity(tmp_path, options(20, also=("rtn-int8", "rtn-int4")), QuadraticMeter())
+    for one, size in zip(found.unbounded, (2.0**-6, 2.0**-3), strict=True):
+        assert [kl.mean for kl in one.kl] == pytest.approx([cost * size**2 for cost in LAYERS])
+    mixed = [joint for joint in found.joints if joint.varied == "codecs"]
+    assert mixed
+    assert all(joint.predicted.mean == pytest.approx(joint.kl.mean) for joint in mixed)
+    assert found == read_json(tmp_path / "sensitivity.json", Sensitivity)
+    table = Bounds(
+        default=Bound(0.25, "sigma"),
+        rules=(Rule(codec="rtn-int4", layers=(1,)), Rule(codec="raw", layers=(2,))),
+    )
+    assert found.predict(table).kl.mean == pytest.approx(1 * 0.25**2 + 4 * 0.125**2)
+    with pytest.raises(InputError, match="does not say what rtn-int4:group=32 loses"):
+        found.predict(Bounds(default=Bound(1), rules=(Rule(codec="rtn-int4:group=32"),)))
 
 
 def test_losses_that_do_not_add_up_are_said_not_to(tmp_path: Path) -> None:

@@ -175,6 +175,31 @@ def test_a_table_of_bounds_becomes_errors() -> None:
     assert {error.seed for error in errors.values()} == {3}
 
 
+def test_a_named_codec_is_its_own_source() -> None:
+    rules = (Rule(codec="rtn-int4", layers=(1,)), Rule(codec="sz3", bound=Bound(0.2), layers=(2,)))
+    table = Bounds(default=Bound(0.1), rules=rules)
+    errors = [(e.source, e.size) for e in errors_of(table, FACTS, "codec:cuszp", 0)]
+    assert errors == [("codec:cuszp", " 0.1"), ("codec:rtn-int4", ""), ("codec:sz3", " 0.2")]
+
+
+def test_codecs_that_take_no_bound_are_measured_once_in_every_layer() -> None:
+    plain, found = design(10), design(10, also=("rtn-int8", "rtn-int4"))
+    own = [(t.codec, t.place) for t in cells(found) if t.codec is not None]
+    assert own == [(c, Place(layer=n)) for c in ("rtn-int8", "rtn-int4") for n in range(3)]
+    assert {t.errors[0].source for t in cells(found) if t.codec} == {
+        "codec:rtn-int8",
+        "codec:rtn-int4",
+    }
+    assert len({trial.key for trial in found.trials}) == len(found.trials)
+    mixed = [trial for trial in found.trials if trial.varied == "codecs"]
+    assert {rule.codec for t in mixed if t.bounds for rule in t.bounds.rules} == {
+        None,
+        "rtn-int8",
+        "rtn-int4",
+    }
+    assert not [trial for trial in plain.trials if trial.varied == "codecs" or trial.codec]
+
+
 @pytest.mark.parametrize(
     ("changes", "said"),
     [
@@ -184,6 +209,8 @@ def test_a_table_of_bounds_becomes_errors() -> None:
         ({"bounds": ("sigma:0.1", "rel:0.2")}, "one kind"),
         ({"source": "codec:rtn-int8"}, "takes no bound"),
         ({"source": "pink"}, "no error is called 'pink'"),
+        ({"also": ("cuszp",)}, "--also cuszp: it takes a bound"),
+        ({"also": ("raw",)}, "--also raw: it loses nothing"),
     ],
 )
 def test_options_that_cannot_be_are_refused(changes: dict[str, object], said: str) -> None:

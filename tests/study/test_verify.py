@@ -17,6 +17,7 @@ from offsim.codec.layer_file import LayerFile, footer, layer_head, parts_of, rec
 from offsim.codec.registry import codec_named
 from offsim.errors import InputError, RunError
 from offsim.model.reader import open_experts
+from offsim.policy.bounds import Rule
 from offsim.study import hands
 from offsim.study.compress import compress
 from offsim.study.verify import verify
@@ -185,3 +186,20 @@ def test_a_worker_that_dies(folder: Path, monkeypatch: pytest.MonkeyPatch) -> No
     monkeypatch.setattr("offsim.study.verify.Hands", Killed)
     with pytest.raises(RunError, match="SIGKILL"):
         verify(folder, None, 1)
+
+
+def test_codecs_that_are_mixed(checkpoint: Path, tmp_path: Path) -> None:
+    rules = (Rule(codec="rtn-int8", layers=(0,)), Rule(codec="raw", matrices=("down",)))
+    mixed = TABLE.model_copy(update={"rules": (*TABLE.rules, *rules)})
+    compress(checkpoint, tmp_path / "out", "cuszp", mixed, 1)
+    found = verify(tmp_path / "out", checkpoint)
+    assert found.problems == ()
+    codecs = {
+        blob.header.codec
+        for layer in ExpertFolder(tmp_path / "out").blobs()
+        for expert in layer
+        for blob in expert.blobs
+    }
+    assert codecs == {"cuszp", "raw", "rtn-int8"}
+    with pytest.raises(InputError, match="take codecs that decode in one place"):
+        compress(checkpoint, tmp_path / "other", "sz3", mixed, 1)

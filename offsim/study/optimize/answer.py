@@ -1,6 +1,6 @@
 """What `offsim optimize` answers: a table of bounds, what it takes and what it loses."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Literal
 
@@ -41,20 +41,21 @@ class Row:
 
 @dataclass(frozen=True)
 class Optimized:
-    """The fastest table of bounds within a budget.
+    """The fastest table of bounds, and codecs, within a budget.
 
     Attributes:
         budget: that was asked for.
         nats: the divergence that goes with it, nats a token.
         goal: what is least.
-        by: what has a bound of its own.
+        by: what has a form of its own.
         found: the search.
         bounds: the answer.
         best: the same, with what it takes and loses.
-        zones: the fastest with one bound in each third of the layers.
-        others: what it is held against: no compression, where that is calibrated, the loosest
-            single bound within the budget, and the zones.
-        rungs: how many places have each bound.
+        zones: the fastest with one form in each third of the layers.
+        codecs: that were chosen among, the policy's first.
+        others: what it is held against: no compression, where that is calibrated, the fastest
+            single form within the budget, and the zones.
+        rungs: how many places have each form, in words.
     """
 
     budget: Budget
@@ -66,31 +67,35 @@ class Optimized:
     best: Row
     zones: Row
     others: tuple[Row, ...]
-    rungs: dict[float, int]
+    codecs: tuple[str, ...]
+    rungs: dict[str, int]
 
 
 def optimize(
     case: Case,
     sensitivity: Sensitivity,
     budget: Budget,
+    also: Sequence[str] = (),
     by: By = "layer",
     goal: Goal = "tpot",
     progress: Progress = lambda *_: None,
 ) -> Optimized:
-    """Choose the bounds of the case's codec.
+    """Choose the bounds of the case's codec, or other codecs and their bounds.
 
     Args:
         case: trace, policy, machine and link; the policy's own bound does not matter.
         sensitivity: of the model, with absolute bounds.
         budget: what may be lost.
-        by: what has a bound of its own.
+        also: other codecs that a place may have.
+        by: what has a form of its own.
         goal: what is to be least.
         progress: for a display.
 
     Raises:
         InputError: as for `ladder_of`, `Budget.nats` and `fastest`.
     """
-    ladder = ladder_of(sensitivity, case.calibration, case.policy.codec, by)
+    codecs = (case.policy.codec, *also)
+    ladder = ladder_of(sensitivity, case.calibration, codecs, by)
     nats = budget.nats(sensitivity)
 
     def metrics_of(choice: Choice) -> Metrics:
@@ -109,11 +114,12 @@ def optimize(
 
     single = uniform(problem)
     zones = row("three zones of layers", _zoned(problem, ladder))
-    others = [row(f"one bound, {ladder.bounds[single[0]].value:g}", single), zones]
+    alone = ladder.forms[single[0]]
+    others = [row(f"one bound, {alone}" if alone.codec is None else str(alone), single), zones]
     if any(one.codec == "raw" for one in case.calibration.codecs):
         raw = case.with_policy(codec="raw", bound=0.0, bounds=None).predict()
         others.insert(0, Row("raw", None, raw, None))
-    counts = np.bincount(found.choice, minlength=len(ladder.bounds)).tolist()
+    counts = np.bincount(found.choice, minlength=len(ladder.forms)).tolist()
     return Optimized(
         budget=budget,
         nats=nats,
@@ -124,7 +130,8 @@ def optimize(
         best=row(f"optimised by {by}", found.choice),
         zones=zones,
         others=tuple(others),
-        rungs={bound.value: count for bound, count in zip(ladder.bounds, counts, strict=True)},
+        codecs=codecs,
+        rungs={str(form): count for form, count in zip(ladder.forms, counts, strict=True)},
     )
 
 

@@ -3,6 +3,8 @@
 from collections.abc import Callable, Mapping
 from dataclasses import replace
 
+import numpy as np
+
 from offsim.policy.bounds import Strict
 from offsim.policy.policy import Policy
 from offsim.study.case import Case
@@ -60,9 +62,10 @@ class Around(Strict):
         now_s: latency of the answer where nothing is changed, SIMULATED, s.
         swings: of that.
         winners: of the ways that lose no more than the answer or the budget, MEASURED.
-        prices: of each place the loss that the next looser bound adds, ESTIMATED, by the time that
-            it saves, SIMULATED, nats a token and s, from the loosest single bound within the
-            budget; without places where it saves none.
+        prices: of each place the loss that the next looser form adds, ESTIMATED, by the time that
+            it saves, SIMULATED, nats a token and s, from the fastest single form within the
+            budget; without places where it saves none. The next looser form is that which loses
+            least of those that lose more and are faster, everywhere.
     """
 
     now_s: float
@@ -123,7 +126,7 @@ def prices(case: Case, ladder: Ladder, budget: float, seconds: Seconds) -> list[
     Args:
         case: its policy's own bounds do not matter.
         ladder: places and what they lose.
-        budget: of which the loosest single bound is taken, nats a token.
+        budget: within which the fastest single form is taken, nats a token.
         seconds: latency of a case.
     """
 
@@ -132,9 +135,11 @@ def prices(case: Case, ladder: Ladder, budget: float, seconds: Seconds) -> list[
 
     problem = Problem(ladder.losses, budget, latency)
     base = uniform(problem)
-    looser = int(base[0]) + 1
-    if looser == len(ladder.bounds):
+    if (base != base[0]).any():
         return []
+    every = (np.full(len(base), rung) for rung in range(base[0] + 1, len(ladder.forms)))
+    faster = (one for one in every if problem.seconds(one) < problem.seconds(base))
+    looser = next(faster, base)[0]
     found = []
     for place in range(len(base)):
         changed = base.copy()

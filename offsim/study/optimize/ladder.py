@@ -1,7 +1,7 @@
-"""The bounds that a place can have, what each loses there, and tables of bounds from choices."""
+"""The forms that a place can have, what each loses there, and tables of bounds from choices."""
 
 from collections import Counter, defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from itertools import product
 from typing import Literal
@@ -10,13 +10,14 @@ import numpy as np
 
 from offsim.accuracy.sensitivity import Place, Sensitivity
 from offsim.calibration.schema import Calibration
+from offsim.codec import codec_named
 from offsim.codec.bounds import Bound
 from offsim.errors import InputError
-from offsim.policy.bounds import MATRICES, Bounds, Rule
+from offsim.policy.bounds import MATRICES, Bounds, Form, Rule
 from offsim.study.optimize.knapsack import Choice, Floats
 
 By = Literal["layer", "matrix", "expert"]
-"""What has a bound of its own: all experts of a layer, one matrix of all of them, or one expert."""
+"""What has a form of its own: all experts of a layer, one matrix of all of them, or one expert."""
 
 
 @dataclass(frozen=True)
@@ -24,48 +25,56 @@ class Ladder:
     """Places, rungs, and what they lose.
 
     Attributes:
-        places: that have a bound each.
-        bounds: [rungs] absolute bounds, rising.
-        losses: [places, rungs] ESTIMATED, nats a token.
+        places: that have a form each.
+        forms: [rungs] bounds of the policy's codec, and other codecs at their bounds; those that
+            lose less in all places together come first.
+        losses: [places, rungs] ESTIMATED, nats a token; those of one codec do not fall with its
+            bound.
     """
 
     places: Sequence[Place]
-    bounds: Sequence[Bound]
+    forms: Sequence[Form]
     losses: Floats
 
     def table(self, choice: Choice) -> Bounds:
         """The table of bounds of a choice: the commonest bound, and rules for other places."""
-        usual = Counter(choice.tolist()).most_common(1)[0][0]
+        own = [rung for rung, form in enumerate(self.forms) if form.codec is None]
+        counts = Counter(rung for rung in choice.tolist() if rung in own)
+        usual = counts.most_common(1)[0][0] if counts else own[0]
         alike: dict[tuple[int, int | None, str | None], list[int]] = defaultdict(list)
         for place, rung in zip(self.places, choice.tolist(), strict=True):
             if rung != usual:
                 alike[rung, place.expert, place.matrix].append(place.layer)
         rules = [
             Rule(
-                bound=self.bounds[rung],
+                bound=self.forms[rung].bound,
+                codec=self.forms[rung].codec,
                 layers=tuple(layers),
                 experts=None if expert is None else (expert,),
                 matrices=tuple(name for name in MATRICES if name == matrix) or None,
             )
             for (rung, expert, matrix), layers in alike.items()
         ]
-        return Bounds(default=self.bounds[usual], rules=tuple(rules))
+        default = self.forms[usual].bound
+        assert default is not None
+        return Bounds(default=default, rules=tuple(rules))
 
 
 def ladder_of(
-    sensitivity: Sensitivity, calibration: Calibration, codec: str, by: By = "layer"
+    sensitivity: Sensitivity, calibration: Calibration, codecs: Sequence[str], by: By = "layer"
 ) -> Ladder:
-    """The bounds at which a codec was calibrated, as far as it is known what they lose.
+    """The forms in which codecs were calibrated, as far as it is known what they lose.
 
     Args:
         sensitivity: of the model.
         calibration: of the machine and the same model.
-        codec: by name.
-        by: what has a bound of its own.
+        codecs: by name; the first is the policy's, and takes a bound.
+        by: what has a form of its own.
 
     Raises:
         InputError: losses are of bounds in sigma or such, whose size differs by expert; the two
-            files are of models of another shape; or fewer than two bounds are in both.
+            files are of models of another shape; the first codec takes no bound; a codec is not
+            calibrated, or it is not known what it loses; or fewer than two forms are in both.
     """
     ours, theirs = calibration.model, sensitivity.model
     if (ours.layers, ours.experts) != (theirs.layers, theirs.experts):
@@ -78,19 +87,47 @@ def ladder_of(
             f"the sensitivity has bounds in {sensitivity.kind}, which are other numbers for each "
             "expert; measure it with absolute ones, `offsim sensitivity --bounds`"
         )
-    known = sorted({figures.bound for figures in calibration.codecs if figures.codec == codec})
-    bounds = [Bound(value) for value in known if 0 < value <= sensitivity.ladder[-1]]
-    if len(bounds) < 2:
+    first, *others = codecs
+    if codec_named(first).promise != "bound":
         raise InputError(
-            f"codec {codec} is calibrated at {len(bounds)} bounds of which it is known what they "
+            f"codec {first} takes no bound; name one that does first, such as cuszp, and {first} "
+            "after it"
+        )
+    forms = [*_forms(sensitivity, calibration, first, None)]
+    for codec in others:
+        forms += _forms(sensitivity, calibration, codec, codec)
+    if not forms or forms[0].codec is not None or len(forms) < 2:
+        bounds = sum(form.codec is None for form in forms)
+        raise InputError(
+            f"codec {first} is calibrated at {bounds} bounds of which it is known what they "
             f"lose (up to {sensitivity.ladder[-1]:g}); calibrate two or more, "
-            f"`offsim calibrate --codec {codec}:BOUND`"
+            f"`offsim calibrate --codec {first}:BOUND`"
         )
     places = list(_places(sensitivity, by))
-    losses = np.array(
-        [[sensitivity.term(place, bound).mean for bound in bounds] for place in places]
-    )
-    return Ladder(places, bounds, np.maximum.accumulate(losses, axis=1))
+    losses = np.array([[sensitivity.term(place, form).mean for form in forms] for place in places])
+    for named in {form.codec for form in forms}:
+        rungs = [rung for rung, form in enumerate(forms) if form.codec == named]
+        losses[:, rungs] = np.maximum.accumulate(losses[:, rungs], axis=1)
+    order = np.argsort(losses.sum(axis=0), kind="stable")
+    return Ladder(places, [forms[rung] for rung in order], losses[:, order])
+
+
+def _forms(
+    sensitivity: Sensitivity, calibration: Calibration, codec: str, named: str | None
+) -> Iterator[Form]:
+    """A codec at all of its bounds that are calibrated and within reach, rising."""
+    known = sorted({figures.bound for figures in calibration.codecs if figures.codec == codec})
+    if codec_named(codec).promise != "bound":
+        if not known:
+            raise InputError(
+                f"codec {codec} is not in the calibration; calibrate it, "
+                f"`offsim calibrate --codec {codec}:0`"
+            )
+        yield Form(None, named)
+        return
+    for value in known:
+        if 0 < value <= sensitivity.ladder[-1]:
+            yield Form(Bound(value), named)
 
 
 def _places(sensitivity: Sensitivity, by: By) -> list[Place]:

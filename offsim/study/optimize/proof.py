@@ -115,7 +115,7 @@ def prove(
     losses = _losses(subject, stores, contest, questions, effort, part(progress, 0.56, 0.75))
     right = questions.unperturbed
     ways = [
-        _way(rival, one, sensitivity, right, *losses[rival.policy.blobs])
+        _way(rival, one, right, *losses[rival.policy.blobs])
         for rival, one in zip(contest, checked, strict=True)
     ]
     plain = case.policy.model_copy(update={"codec": "raw", "bound": 0.0, "bounds": None})
@@ -174,7 +174,7 @@ def _around(
         for rival, way in zip(contest, ways, strict=True)
         if way.kl.mean <= most
     }
-    ladder = ladder_of(sensitivity, case.calibration, case.policy.codec, found.by)
+    ladder = ladder_of(sensitivity, case.calibration, found.codecs, found.by)
     return Around(
         now_s=seconds(answer),
         swings=swings(answer, seconds),
@@ -221,7 +221,6 @@ def _by_task(
 def _way(
     rival: Rival,
     one: Checked,
-    sensitivity: Sensitivity,
     right: Answers,
     kl: Difference,
     answers: Answers | None,
@@ -235,7 +234,7 @@ def _way(
         tpot=both_of(one, "tpot_s"),
         ttft=both_of(one, "ttft_s"),
         link_bytes=one.measured.link_bytes,
-        kl_estimated=None if rival.bounds is None else sensitivity.predict(rival.bounds).kl,
+        kl_estimated=rival.loss,
         kl=Ranged.of(kl),
         ica=None if asked is None else asked.after.mean,
         ica_change=None if asked is None else Ranged.of(asked.change),

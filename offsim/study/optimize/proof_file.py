@@ -26,13 +26,13 @@ class Way(Strict):
     Attributes:
         name: for people.
         kind: of its bounds.
-        codec: by name.
-        bounds: of every matrix; None where nothing is lost, or the codec takes none.
+        codec: by name; `bounds` may name others for some places.
+        bounds: of every matrix; None where nothing is lost, or for another codec.
         tpot: time per output token.
         ttft: time to the first token.
         link_bytes: that crossed the link in a run.
         kl_estimated: divergence from the model without an error by the sensitivity, nats a token,
-            ESTIMATED; None for other codecs.
+            ESTIMATED; None where that does not say, as for other codecs that it did not measure.
         kl: the same, MEASURED on other texts.
         ica: share of items answered rightly, MEASURED; None where it was not asked.
         ica_change: from the model without an error, paired by item, MEASURED; likewise.
@@ -64,7 +64,7 @@ class Proof(Strict):
         budget: as it was asked for.
         nats: the divergence that goes with it, nats a token.
         goal: the latency that is least.
-        by: what has a bound of its own.
+        by: what has a bound, or a codec, of its own.
         policy: of all ways beside codec and bounds, in words.
         link_bytes_per_s: pace of the link.
         exact: whether all choices were simulated.

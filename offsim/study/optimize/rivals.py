@@ -3,9 +3,9 @@
 from dataclasses import dataclass
 from itertools import pairwise
 
-from offsim.accuracy.sensitivity import Sensitivity
+from offsim.accuracy.sensitivity import Ranged, Sensitivity
 from offsim.codec.bounds import Bound
-from offsim.policy.bounds import Bounds
+from offsim.policy.bounds import Bounds, Rule
 from offsim.policy.policy import Policy
 from offsim.policy.precision import Low
 from offsim.study.case import Case
@@ -26,12 +26,14 @@ class Rival:
         kind: of its bounds.
         policy: codec and bounds.
         bounds: of every matrix, where it has any and they are of the optimised codec.
+        loss: ESTIMATED, nats a token; None where the sensitivity does not say.
     """
 
     name: str
     kind: Kind
     policy: Policy
     bounds: Bounds | None = None
+    loss: Ranged | None = None
 
 
 def rivals(case: Case, sensitivity: Sensitivity, found: Optimized) -> list[Rival]:
@@ -41,19 +43,24 @@ def rivals(case: Case, sensitivity: Sensitivity, found: Optimized) -> list[Rival
     the next looser one for misses of low router weight.
     """
     codec = case.policy.codec
-    made = [Rival("optimised", "optimised", _with(case, found.bounds), found.bounds)]
+
+    def lossy(name: str, kind: Kind, policy: Policy, table: Bounds) -> Rival:
+        return Rival(name, kind, policy, table, sensitivity.predict(table).kl)
+
+    made = [lossy("optimised", "optimised", _with(case, found.bounds), found.bounds)]
     if (table := found.zones.bounds) is not None:
-        made.append(Rival(found.zones.name, "zones", _with(case, table), table))
+        made.append(lossy(found.zones.name, "zones", _with(case, table), table))
     for figures in case.calibration.codecs:
         policy = case.policy.model_copy(
             update={"codec": figures.codec, "bound": figures.bound, "bounds": None}
         )
         if figures.codec != codec:
             kind: Kind = "raw" if figures.codec == "raw" else "other"
-            made.append(Rival(policy.storage, kind, policy))
+            loss = _loss(sensitivity, figures.codec) if kind == "other" else None
+            made.append(Rival(policy.storage, kind, policy, loss=loss))
         elif 0 < figures.bound <= sensitivity.ladder[-1]:
             table = Bounds(default=Bound(figures.bound))
-            made.append(Rival(f"one bound, {figures.bound:g}", "uniform", policy, table))
+            made.append(lossy(f"one bound, {figures.bound:g}", "uniform", policy, table))
     single = sorted(
         (one.policy for one in made if one.kind == "uniform"), key=lambda policy: policy.bound
     )
@@ -65,6 +72,15 @@ def _adaptive(tight: Policy, loose: Policy) -> Rival:
     low = Low(codec=loose.codec, bound=loose.bound, below=BELOW)
     name = f"{tight.bound:g}, and {loose.bound:g} below a weight of {BELOW:g}"
     return Rival(name, "adaptive", tight.model_copy(update={"low": low}))
+
+
+def _loss(sensitivity: Sensitivity, codec: str) -> Ranged | None:
+    """What a codec that takes no bound loses everywhere, as far as that was measured."""
+    if not any(one.codec == codec for one in sensitivity.unbounded):
+        return None
+    everywhere = Rule(codec=codec)
+    table = Bounds(default=Bound(sensitivity.ladder[0]), rules=(everywhere,))
+    return sensitivity.predict(table).kl
 
 
 def _with(case: Case, table: Bounds) -> Policy:

@@ -29,7 +29,7 @@ class Problem:
     """What is to be chosen.
 
     Attributes:
-        losses: [places, rungs] what each place loses at each rung, never falling, nats a token.
+        losses: [places, rungs] what each place loses at each rung, nats a token.
         budget: that these may sum to, nats a token.
         latency: what a simulator says of a choice, s.
         simulated: all choices that it was asked about.
@@ -62,7 +62,6 @@ class Found:
         loss: that its losses sum to, nats a token.
         promised_s: no choice is faster: than any that was simulated, where all were; else by the
             knapsack over what single changes are worth, to which changes together do not keep.
-        floor_s: of all places at the loosest rung, whatever they lose, s.
         exact: whether all choices were simulated.
         simulations: how many were.
     """
@@ -71,7 +70,6 @@ class Found:
     latency_s: float
     loss: float
     promised_s: float
-    floor_s: float
     exact: bool
     simulations: int
 
@@ -89,10 +87,10 @@ def fastest(problem: Problem, progress: Progress = lambda *_: None) -> Found:
         progress: for a display.
 
     Raises:
-        InputError: even the tightest bounds lose more than the budget.
+        InputError: even where every place loses the least, that is more than the budget.
     """
     places, rungs = problem.losses.shape
-    tightest = summed(problem.losses, np.zeros(places, np.intp))
+    tightest = float(problem.losses.min(axis=1).sum())
     if tightest > problem.budget:
         raise InputError(
             f"the tightest bounds of the ladder lose {tightest:.3g} nats a token together, more "
@@ -105,17 +103,19 @@ def fastest(problem: Problem, progress: Progress = lambda *_: None) -> Found:
         latency_s=problem.seconds(choice),
         loss=summed(problem.losses, choice),
         promised_s=promised_s,
-        floor_s=problem.seconds(np.full(places, rungs - 1)),
         exact=exact,
         simulations=len(problem.simulated),
     )
 
 
 def uniform(problem: Problem) -> Choice:
-    """The same rung everywhere: the loosest within the budget, or the tightest if none is."""
+    """The same rung everywhere: the fastest within the budget; if none is, what loses least."""
     places, rungs = problem.losses.shape
-    every = (np.full(places, rung) for rung in reversed(range(1, rungs)))
-    return next(filter(problem.allowed, every), np.zeros(places, np.intp))
+    within = [one for one in (np.full(places, r) for r in range(rungs)) if problem.allowed(one)]
+    if within:
+        return min(within, key=problem.seconds)
+    least: Choice = problem.losses.argmin(axis=1)
+    return least
 
 
 def _enumerated(problem: Problem, progress: Progress) -> tuple[Choice, float]:

@@ -2,7 +2,7 @@
 
 from itertools import pairwise
 
-from offsim.accuracy.sensitivity import Joint, Sensitivity
+from offsim.accuracy.sensitivity import CodecLoss, Joint, Sensitivity
 from offsim.calibration.schema import CodecFigures
 from offsim.codec.bounds import Bound
 from offsim.policy.bounds import Bounds
@@ -44,3 +44,8 @@ def losses(kind: str = "abs") -> Sensitivity:
     )
     assert all(a < b for a, b in pairwise(LADDER))
     return quadratic(*COSTS).model_copy(update={"kind": kind, "joints": joints})
+
+
+def of_codec(codec: str, *kl: float) -> CodecLoss:
+    """A codec that takes no bound and loses so much in each layer, nats a token."""
+    return CodecLoss(codec=codec, kl=tuple(map(ranged, kl)))

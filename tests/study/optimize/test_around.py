@@ -37,7 +37,7 @@ def test_the_widest_swing_comes_first() -> None:
 def test_a_place_asks_its_loss_for_the_time_it_saves_by_hand() -> None:
     # From 0.25 to 0.5 layers lose 1, 4 and 16 times 0.1875 more, and save 200 bytes: 0.2 s.
     case, sensitivity = machine(), losses()
-    ladder = ladder_of(sensitivity, case.calibration, "cuszp")
+    ladder = ladder_of(sensitivity, case.calibration, ["cuszp"])
     found = prices(case, ladder, 3.0, tpot)
     assert found == pytest.approx([0.9375 * cost for cost in COSTS])
     assert prices(case, ladder, 100.0, tpot) == []  # all have the loosest

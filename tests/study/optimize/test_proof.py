@@ -7,7 +7,9 @@ import pytest
 from offsim.accuracy import embedded_texts
 from offsim.accuracy.sensitivity import LayerLoss, Sensitivity
 from offsim.codec import codec_named
+from offsim.codec.bounds import Bound
 from offsim.errors import InputError
+from offsim.policy.bounds import Bounds
 from offsim.policy.policy import Policy
 from offsim.study.case import Case
 from offsim.study.optimize.answer import Optimized, optimize
@@ -133,7 +135,9 @@ def test_the_answer_runs_and_is_asked_beside_its_rivals(
 
 def test_every_single_bound_of_the_ladder_is_a_rival(case: Case, found: Optimized) -> None:
     short = known(case).model_copy(update={"ladder": (2.0**-6, BOUNDS[0])})
-    kinds = [rival.kind for rival in rivals(case, short, found)]
+    tight = Bounds(default=Bound(BOUNDS[0]))
+    answer = replace(found, bounds=tight, zones=replace(found.zones, bounds=tight))
+    kinds = [rival.kind for rival in rivals(case, short, answer)]
     assert kinds.count("uniform") == 1  # of the looser one it is not known what it loses
 
 

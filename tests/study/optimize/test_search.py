@@ -75,7 +75,6 @@ def test_what_is_found_is_never_slower_than_one_bound_for_all(
     assert asked.allowed(found.choice)
     assert found.latency_s <= asked.seconds(uniform(asked))
     assert found.promised_s <= found.latency_s
-    assert found.floor_s == asked.latency(np.full(places, 3))
 
 
 def test_a_budget_that_nothing_keeps_to_is_refused() -> None:
