@@ -192,7 +192,7 @@ def test_codecs_that_are_mixed(checkpoint: Path, tmp_path: Path) -> None:
     rules = (Rule(codec="rtn-int8", layers=(0,)), Rule(codec="raw", matrices=("down",)))
     mixed = TABLE.model_copy(update={"rules": (*TABLE.rules, *rules)})
     compress(checkpoint, tmp_path / "out", "cuszp", mixed, 1)
-    found = verify(tmp_path / "out", checkpoint)
+    found = verify(tmp_path / "out", checkpoint, 1)
     assert found.problems == ()
     codecs = {
         blob.header.codec
