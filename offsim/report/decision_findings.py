@@ -38,9 +38,7 @@ def recommended(proof: Proof) -> list[str]:
 
 def _dominated(proof: Proof) -> list[str]:
     """A bound, zones or another codec that was measured to be better in both, if there is one."""
-    simpler = [way for way in proof.ways if way.kind in ("uniform", "zones", "other")]
-    within = [way for way in simpler if way.kl.mean <= proof.answer.kl.mean]
-    rival = min(within, key=lambda way: proof.latency(way).measured, default=None)
+    rival = proof.fastest_of("uniform", "zones", "other")
     if rival is None:
         return []
     ours, theirs = (proof.latency(way).measured for way in (proof.answer, rival))
@@ -67,6 +65,8 @@ def buys(proof: Proof) -> list[str]:
             f"compression: {percent(1 - ours / without)} less."
         )
     said.append(_against_one_bound(goal, ours, proof))
+    if (other := _against_another_codec(proof)) is not None:
+        said.append(other)
     within = "within" if answer.kl.mean <= proof.nats else "above"
     said.append(
         f"It loses KL {answer.kl.mean:.2g} nats a token ({answer.kl.low:.2g} to "
@@ -109,7 +109,7 @@ def _adaptive(proof: Proof) -> str | None:
 def _against_one_bound(goal: str, ours: float, proof: Proof) -> str:
     found = gain(proof)
     if found is None:
-        rival = proof.rival
+        rival = proof.fastest_of("uniform")
         if rival is None:
             return "No single bound of the ladder loses as little as it does."
         theirs = proof.latency(rival).measured
@@ -128,6 +128,22 @@ def _against_one_bound(goal: str, ours: float, proof: Proof) -> str:
     if expected is not None:
         said += f" {_saved(expected.share)} was predicted.".capitalize()
     return said if found.share > 0 else f"{said} {_why(proof)}".rstrip()
+
+
+def _against_another_codec(proof: Proof) -> str | None:
+    """How the answer stands beside the fastest of the other codecs that lose no more."""
+    rival = proof.fastest_of("other")
+    if rival is None:
+        return None
+    ours, theirs = proof.latency(proof.answer), proof.latency(rival)
+    shares = [1 - one / other for one, other in zip(ours.repeats, theirs.repeats, strict=True)]
+    low, high = np.percentile(shares, (10, 90))
+    return (
+        f"Of the other codecs that lose no more, {rival.name} is the fastest, with "
+        f"{milliseconds(theirs.measured)} ms and KL {rival.kl.mean:.2g}: the answer takes "
+        f"{_saved(1 - ours.measured / theirs.measured)} ({percent(-high, signed=True)} to "
+        f"{percent(-low, signed=True)} over repeats, {_sign(low, high)})."
+    )
 
 
 def _saved(share: float) -> str:

@@ -110,11 +110,10 @@ class Proof(Strict):
         """The latency that was to be least."""
         return way.tpot if self.goal == "tpot" else way.ttft
 
-    @property
-    def rival(self) -> Way | None:
-        """The fastest single bound by MEASURED latency that loses no more than the answer."""
-        single = [way for way in self.ways if way.kind == "uniform"]
-        within = [way for way in single if way.kl.mean <= self.answer.kl.mean]
+    def fastest_of(self, *kinds: Kind) -> Way | None:
+        """The fastest by MEASURED latency of those that lose no more than the answer, MEASURED."""
+        ways = [way for way in self.ways if way.kind in kinds]
+        within = [way for way in ways if way.kl.mean <= self.answer.kl.mean]
         return min(within, key=lambda way: self.latency(way).measured, default=None)
 
 

@@ -51,10 +51,10 @@ def test_no_gain_is_told_beyond_the_ladder(kl: float) -> None:
 
 
 def test_the_rival_is_the_fastest_single_bound_that_loses_no_more() -> None:
-    assert (rival := usual().rival) is not None
+    assert (rival := usual().fastest_of("uniform")) is not None
     assert rival.name == "one bound, 0.25"
-    assert usual(kl=0.001).rival is None
-    assert (loose := usual(kl=0.2).rival) is not None
+    assert usual(kl=0.001).fastest_of("uniform") is None
+    assert (loose := usual(kl=0.2).fastest_of("uniform")) is not None
     assert loose.name == "one bound, 0.5"
 
 
