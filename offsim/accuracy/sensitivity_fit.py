@@ -9,7 +9,7 @@ import numpy.typing as npt
 from scipy.optimize import isotonic_regression
 from scipy.stats import kendalltau
 
-from offsim.accuracy.sensitivity import (
+from offsim.accuracy.sensitivity_parts import (
     FLOOR,
     Additivity,
     Joint,

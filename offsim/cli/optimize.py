@@ -146,14 +146,12 @@ def _proved(
     """Prove an answer, and leave the proof, its table, the bounds and the page in a folder."""
     from offsim.files import replacing, write_json, write_yaml
     from offsim.report.decision import PROOF, write_decision
-    from offsim.study.optimize.by_task import Effort as TaskEffort
-    from offsim.study.optimize.proof import Effort
+    from offsim.study.optimize.effort import Effort
     from offsim.study.optimize.proof import prove as proved
     from offsim.study.optimize.proof_file import proof_table
     from offsim.study.study import embedded
 
-    effort = Effort(repeats=repeats, by_task=TaskEffort(repeats=repeats))
-    proof = proved(embedded(), case, known, found, effort, tell)
+    proof = proved(embedded(), case, known, found, Effort(repeats=repeats), tell)
     with replacing(folder / "proof.csv") as partial:
         proof_table(proof).to_csv(partial, index=False)
     write_yaml(folder / "bounds.yaml", found.bounds)

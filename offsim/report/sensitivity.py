@@ -10,7 +10,8 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
-from offsim.accuracy.sensitivity import FLOOR, Cell, Joint, Sensitivity, Values
+from offsim.accuracy.sensitivity import Sensitivity
+from offsim.accuracy.sensitivity_parts import FLOOR, Cell, Joint, Values
 from offsim.codec.bounds import Bound
 from offsim.policy.bounds import MATRICES
 from offsim.report.style import FAINT, INK, SMALL, new_figure, plain_log, themed, titled

@@ -3,8 +3,9 @@
 import base64
 from pathlib import Path
 
-from offsim.accuracy.sensitivity import Additivity, Ranged, Sensitivity
+from offsim.accuracy.sensitivity import Sensitivity
 from offsim.accuracy.sensitivity_fit import LEAST_JUDGED
+from offsim.accuracy.sensitivity_parts import Additivity, Ranged
 from offsim.errors import InputError
 from offsim.files import read_json, replacing, write_text
 from offsim.report import sensitivity as drawn

@@ -16,7 +16,8 @@ from transformers import PreTrainedModel
 
 from offsim.accuracy import Questions, Texts, WeightError, embedded_texts, injected
 from offsim.accuracy.scopes import ALL, Scope, Usage
-from offsim.accuracy.sensitivity import ModelFacts, Sensitivity
+from offsim.accuracy.sensitivity import Sensitivity
+from offsim.accuracy.sensitivity_parts import ModelFacts
 from offsim.errors import FormatError, InputError
 from offsim.files import check_writable, first_problem, read_json, read_text, replacing, write_json
 from offsim.model.experts import shape_of

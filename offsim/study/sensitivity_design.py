@@ -13,7 +13,7 @@ from pydantic import Field, model_validator
 
 from offsim.accuracy import Scope, WeightError, source_named
 from offsim.accuracy.scopes import Usage
-from offsim.accuracy.sensitivity import ModelFacts, Place
+from offsim.accuracy.sensitivity_parts import ModelFacts, Place
 from offsim.codec import codec_named
 from offsim.codec.bounds import Bound
 from offsim.errors import InputError

@@ -10,7 +10,9 @@ import pandas as pd
 from offsim import __version__
 from offsim.accuracy import difference
 from offsim.accuracy.scopes import Usage
-from offsim.accuracy.sensitivity import (
+from offsim.accuracy.sensitivity import Sensitivity
+from offsim.accuracy.sensitivity_fit import judged, terms
+from offsim.accuracy.sensitivity_parts import (
     Cell,
     CodecLoss,
     Joint,
@@ -19,10 +21,8 @@ from offsim.accuracy.sensitivity import (
     Ranged,
     Rise,
     Sample,
-    Sensitivity,
     Terms,
 )
-from offsim.accuracy.sensitivity_fit import judged, terms
 from offsim.codec.bounds import Bound
 from offsim.policy.bounds import MATRICES, Form, Strict
 from offsim.study.calibrate import this_machine

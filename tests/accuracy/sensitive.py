@@ -2,14 +2,8 @@
 
 import numpy as np
 
-from offsim.accuracy.sensitivity import (
-    LayerLoss,
-    ModelFacts,
-    Ranged,
-    Sample,
-    Sensitivity,
-    Terms,
-)
+from offsim.accuracy.sensitivity import Sensitivity
+from offsim.accuracy.sensitivity_parts import LayerLoss, ModelFacts, Ranged, Sample, Terms
 
 LADDER = (0.125, 0.25, 0.5, 1.0)
 EXPERTS = (0.5, 0.25, 0.25, 0.0)

@@ -6,7 +6,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from offsim.accuracy.scopes import Places
-from offsim.accuracy.sensitivity import Additivity, Place, Sensitivity
+from offsim.accuracy.sensitivity import Sensitivity
+from offsim.accuracy.sensitivity_parts import Additivity, Place
 from offsim.codec.bounds import Bound
 from offsim.errors import FormatError, InputError
 from offsim.files import read_json, write_json

@@ -4,7 +4,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 from hypothesis.extra.numpy import arrays
 
-from offsim.accuracy.sensitivity import Joint, Ranged
 from offsim.accuracy.sensitivity_fit import (
     chosen_curve,
     expert_shares,
@@ -12,6 +11,7 @@ from offsim.accuracy.sensitivity_fit import (
     matrix_shares,
     terms,
 )
+from offsim.accuracy.sensitivity_parts import Joint, Ranged
 from offsim.codec.bounds import Bound
 from offsim.policy.bounds import Bounds
 

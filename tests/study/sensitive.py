@@ -3,7 +3,7 @@
 import numpy as np
 
 from offsim.accuracy.scopes import Places
-from offsim.accuracy.sensitivity import ModelFacts
+from offsim.accuracy.sensitivity_parts import ModelFacts
 from offsim.codec.bounds import Bound
 from offsim.study.sensitivity_design import Options, Trial
 from offsim.study.sensitivity_result import Outcome, Unperturbed

@@ -4,7 +4,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from offsim.accuracy.scopes import Places
-from offsim.accuracy.sensitivity import Place
+from offsim.accuracy.sensitivity_parts import Place
 from offsim.codec.bounds import Bound
 from offsim.errors import InputError
 from offsim.policy.bounds import Bounds, Rule

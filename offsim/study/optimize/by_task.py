@@ -14,12 +14,13 @@ import numpy.typing as npt
 
 from offsim.accuracy import Questions, difference
 from offsim.accuracy.questions import Answers
-from offsim.accuracy.sensitivity import Ranged
+from offsim.accuracy.sensitivity_parts import Ranged
 from offsim.policy.bounds import Strict
 from offsim.policy.prefetchers.registry import lookahead
 from offsim.runtime.store import ExpertStore
 from offsim.study.case import Case
 from offsim.study.check import Checked, Checker, Scenario
+from offsim.study.optimize.effort import USUAL, Effort
 from offsim.study.optimize.knapsack import Choice, Floats, cheapest
 from offsim.study.optimize.latency import Both, both_of, mean_of
 from offsim.study.plan import Progress, part
@@ -33,23 +34,6 @@ RUN_SEED, CHOICE_SEED = 89, 1013
 but for tasks that have few."""
 LEAST = 1e-4
 """Sum of the shares of the tasks that count as no loss; an item more or less is a hundredth."""
-
-
-@dataclass(frozen=True)
-class Effort:
-    """How much is run and asked.
-
-    Attributes:
-        requests: of each task.
-        tokens: written for each.
-        repeats: of each run, interleaved.
-        items: of each task that bounds are chosen by.
-    """
-
-    requests: int = 2
-    tokens: int = 24
-    repeats: int = 5
-    items: int = 100
 
 
 class Served(Strict):
@@ -162,7 +146,7 @@ def by_task(
     loosest: int,
     judged: Judged,
     metric: str,
-    effort: Effort = Effort(),
+    effort: Effort = USUAL,
     progress: Progress = lambda *_: None,
 ) -> ByTask:
     """Choose bounds by task, run and judge them.
@@ -248,7 +232,7 @@ def _checked(
     ]
     scenarios = [Scenario(policy, case.link_bytes_per_s) for policy in policies]
     ahead = lookahead(case.policy.prefetch, case.policy.distance)
-    asked = [prompts(effort.requests, RUN_SEED, tasks=[name]) for name in names]
+    asked = [prompts(effort.task_requests, RUN_SEED, tasks=[name]) for name in names]
     checkers = [
         Checker(subject, scenarios, stores, one, effort.tokens, case.profile) for one in asked
     ]

@@ -8,7 +8,8 @@ from typing import Literal
 
 import numpy as np
 
-from offsim.accuracy.sensitivity import Place, Sensitivity
+from offsim.accuracy.sensitivity import Sensitivity
+from offsim.accuracy.sensitivity_parts import Place
 from offsim.calibration.schema import Calibration
 from offsim.codec import codec_named
 from offsim.codec.bounds import Bound

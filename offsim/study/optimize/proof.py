@@ -5,13 +5,16 @@ sensitivity was measured on, but for its passages of prose, of which it read the
 """
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
+
+import numpy as np
 
 from offsim import __version__
 from offsim.accuracy import Difference, Questions, Texts, difference, embedded_texts
 from offsim.accuracy.comparison import compare
 from offsim.accuracy.questions import Answers
-from offsim.accuracy.sensitivity import Ranged, Sensitivity
+from offsim.accuracy.sensitivity import Sensitivity
+from offsim.accuracy.sensitivity_parts import Ranged
 from offsim.codec import codec_named
 from offsim.errors import InputError
 from offsim.policy.decider import live_decider
@@ -23,8 +26,8 @@ from offsim.study.check import Checked, Checker, Scenario
 from offsim.study.dictated import read_under
 from offsim.study.optimize.answer import Optimized
 from offsim.study.optimize.around import Around, prices, swings, winners
-from offsim.study.optimize.by_task import ByTask, Judged, by_task
-from offsim.study.optimize.by_task import Effort as TaskEffort
+from offsim.study.optimize.by_task import Judged, by_task
+from offsim.study.optimize.effort import USUAL, Effort
 from offsim.study.optimize.ladder import ladder_of
 from offsim.study.optimize.latency import both_of
 from offsim.study.optimize.proof_file import Proof, Way
@@ -39,35 +42,12 @@ RUN_SEED, ASKED_SEED = 83, 1009
 """Of the prompts that are run, and of the items and tasks that are asked and read."""
 
 
-@dataclass(frozen=True)
-class Effort:
-    """How much is run and asked.
-
-    Attributes:
-        requests: that are run; each way answers them in its own words, so that few say little.
-        tokens: written for each.
-        repeats: of each run, interleaved.
-        sequences: of text that are read, half solved tasks and half prose.
-        length: tokens of each.
-        items: asked of each task.
-        by_task: of each task that has a bound of its own.
-    """
-
-    requests: int = 8
-    tokens: int = 24
-    repeats: int = 5
-    sequences: int = 64
-    length: int = 128
-    items: int = 100
-    by_task: TaskEffort = field(default_factory=TaskEffort)
-
-
 def prove(
     subject: ModelSubject,
     case: Case,
     sensitivity: Sensitivity,
     found: Optimized,
-    effort: Effort = Effort(),
+    effort: Effort = USUAL,
     progress: Progress = lambda *_: None,
 ) -> Proof:
     """Run and evaluate the answer and its rivals.
@@ -118,6 +98,11 @@ def prove(
         _way(rival, one, right, *losses[rival.policy.blobs])
         for rival, one in zip(contest, checked, strict=True)
     ]
+    single = sorted(
+        (rival for rival in contest if rival.kind == "uniform"), key=lambda one: one.policy.bound
+    )
+    each = [losses[rival.policy.key][1] for rival in single]
+    answers = [one for one in each if one is not None]
     plain = case.policy.model_copy(update={"codec": "raw", "bound": 0.0, "bounds": None})
     return Proof(
         offsim=__version__,
@@ -138,16 +123,16 @@ def prove(
         items=effort.items * len(TASKS),
         ways=ways,
         around=_around(case, sensitivity, contest, ways, found),
-        by_task=_by_task(
+        by_task=None
+        if len(single) < 2
+        else by_task(
             subject,
             case,
-            sensitivity,
-            contest,
-            stores,
-            right,
-            losses,
-            found,
-            effort.by_task,
+            {rival.policy.key: stores[rival.policy.key] for rival in single},
+            _loosest_within(single, found.nats),
+            Judged(right, answers),
+            f"{found.goal}_s",
+            effort,
             part(progress, 0.75, 1.0),
         ),
     )
@@ -183,39 +168,10 @@ def _around(
     )
 
 
-def _by_task(
-    subject: ModelSubject,
-    case: Case,
-    sensitivity: Sensitivity,
-    contest: Sequence[Rival],
-    stores: Mapping[Key, ExpertStore],
-    right: Answers,
-    losses: Mapping[Key, tuple[Difference, Answers | None]],
-    found: Optimized,
-    effort: TaskEffort,
-    progress: Progress,
-) -> ByTask | None:
-    """A bound for each task; None where one bound alone is known."""
-    single = {rival.policy.key: rival.bounds for rival in contest if rival.kind == "uniform"}
-    if len(single) < 2:
-        return None
-    keys = sorted(single, key=lambda key: key[1])
-    within = [
-        rung
-        for rung, key in enumerate(keys)
-        if (table := single[key]) is not None and sensitivity.predict(table).kl.mean <= found.nats
-    ]
-    answers = [one for key in keys if (one := losses[key][1]) is not None]
-    return by_task(
-        subject,
-        case,
-        {key: stores[key] for key in keys},
-        max(within, default=0),
-        Judged(right, answers),
-        f"{found.goal}_s",
-        effort,
-        progress,
-    )
+def _loosest_within(single: Sequence[Rival], nats: float) -> int:
+    """The place of the loosest of some bounds, which rise, that loses no more than was allowed."""
+    losses = [np.inf if one.loss is None else one.loss.mean for one in single]
+    return max(np.flatnonzero(np.array(losses) <= nats).tolist(), default=0)
 
 
 def _way(

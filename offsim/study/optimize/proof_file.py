@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from pydantic import Field
 
-from offsim.accuracy.sensitivity import Ranged
+from offsim.accuracy.sensitivity_parts import Ranged
 from offsim.calibration.schema import Machine, ModelFacts
 from offsim.policy.bounds import Bounds, Strict
 from offsim.study.optimize.around import Around

@@ -3,7 +3,8 @@
 from dataclasses import dataclass
 from itertools import pairwise
 
-from offsim.accuracy.sensitivity import Ranged, Sensitivity
+from offsim.accuracy.sensitivity import Sensitivity
+from offsim.accuracy.sensitivity_parts import Ranged
 from offsim.codec.bounds import Bound
 from offsim.policy.bounds import Bounds, Rule
 from offsim.policy.policy import Policy

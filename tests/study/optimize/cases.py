@@ -2,7 +2,8 @@
 
 from itertools import pairwise
 
-from offsim.accuracy.sensitivity import CodecLoss, Joint, Sensitivity
+from offsim.accuracy.sensitivity import Sensitivity
+from offsim.accuracy.sensitivity_parts import CodecLoss, Joint
 from offsim.calibration.schema import CodecFigures
 from offsim.codec.bounds import Bound
 from offsim.policy.bounds import Bounds

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 
-from offsim.accuracy.sensitivity import Ranged
+from offsim.accuracy.sensitivity_parts import Ranged
 from offsim.codec.bounds import Bound
 from offsim.policy.bounds import Bounds, Rule
 from offsim.study.optimize.around import Around, Swing, Winners

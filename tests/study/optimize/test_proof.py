@@ -5,18 +5,16 @@ from dataclasses import replace
 import pytest
 
 from offsim.accuracy import embedded_texts
-from offsim.accuracy.sensitivity import LayerLoss, Sensitivity
+from offsim.accuracy.sensitivity import Sensitivity
+from offsim.accuracy.sensitivity_parts import LayerLoss
 from offsim.codec import codec_named
-from offsim.codec.bounds import Bound
 from offsim.errors import InputError
-from offsim.policy.bounds import Bounds
 from offsim.policy.policy import Policy
 from offsim.study.case import Case
 from offsim.study.optimize.answer import Optimized, optimize
 from offsim.study.optimize.budget import Budget
-from offsim.study.optimize.by_task import Effort as TaskEffort
-from offsim.study.optimize.proof import Effort, _fresh, prove
-from offsim.study.optimize.rivals import rivals
+from offsim.study.optimize.effort import Effort
+from offsim.study.optimize.proof import _fresh, prove
 from offsim.study.study import embedded
 from offsim.study.subject import ModelSubject
 from offsim.testbed.tasks import TASKS
@@ -26,12 +24,12 @@ from tests.builders import calibration, codec_figures
 BOUNDS = (2.0**-5, 2.0**-4)
 EFFORT = Effort(
     requests=1,
+    task_requests=1,
     tokens=3,
     repeats=2,
     sequences=4,
     length=16,
     items=2,
-    by_task=TaskEffort(requests=1, tokens=2, repeats=2, items=2),
 )
 
 
@@ -131,14 +129,6 @@ def test_the_answer_runs_and_is_asked_beside_its_rivals(
     assert tasks.each.ica_change.mean == pytest.approx(sum(changes) / len(TASKS))
     gained = tasks.each.ica_change.mean - tasks.one.ica_change.mean
     assert tasks.gained.mean == pytest.approx(gained)
-
-
-def test_every_single_bound_of_the_ladder_is_a_rival(case: Case, found: Optimized) -> None:
-    short = known(case).model_copy(update={"ladder": (2.0**-6, BOUNDS[0])})
-    tight = Bounds(default=Bound(BOUNDS[0]))
-    answer = replace(found, bounds=tight, zones=replace(found.zones, bounds=tight))
-    kinds = [rival.kind for rival in rivals(case, short, answer)]
-    assert kinds.count("uniform") == 1  # of the looser one it is not known what it loses
 
 
 def test_what_cannot_be_proved_is_refused(
