@@ -43,7 +43,7 @@ from offsim.calibration.schema import Machine
 from offsim.codec import codec_named
 from offsim.codec.bounds import Bound, Kind
 from offsim.errors import InputError
-from offsim.policy.bounds import MATRICES, Bounds, Form, Strict
+from offsim.policy.bounds import MATRICES, Bounds, Form, Rule, Strict
 
 VERSION = 1
 ROUNDING = 1e-9
@@ -129,6 +129,12 @@ class Sensitivity(Strict):
         wide = 1.0 if found is None else found.spread
         kl = Ranged(mean=loss.mean, low=loss.low / wide, high=loss.high * wide)
         return Predicted(kl, additive)
+
+    def everywhere(self, form: Form) -> Predicted:
+        """The loss when every matrix is stored so; raises as `predict`."""
+        unsaid = Bound(self.ladder[0], self.kind)
+        rules = () if form.codec is None else (Rule(bound=form.bound, codec=form.codec),)
+        return self.predict(Bounds(default=form.bound or unsaid, rules=rules))
 
     def sum_of_terms(self, bounds: Bounds) -> Ranged:
         """The loss as `predict` gives it, with the interval of the terms alone."""

@@ -6,7 +6,8 @@ from itertools import pairwise
 from offsim.accuracy.sensitivity import Sensitivity
 from offsim.accuracy.sensitivity_parts import Ranged
 from offsim.codec.bounds import Bound
-from offsim.policy.bounds import Bounds, Rule
+from offsim.errors import InputError
+from offsim.policy.bounds import Bounds, Form
 from offsim.policy.policy import Policy
 from offsim.policy.precision import Low
 from offsim.study.case import Case
@@ -77,11 +78,10 @@ def _adaptive(tight: Policy, loose: Policy) -> Rival:
 
 def _loss(sensitivity: Sensitivity, codec: str) -> Ranged | None:
     """What a codec that takes no bound loses everywhere, as far as that was measured."""
-    if not any(one.codec == codec for one in sensitivity.unbounded):
+    try:
+        return sensitivity.everywhere(Form(None, codec)).kl
+    except InputError:
         return None
-    everywhere = Rule(codec=codec)
-    table = Bounds(default=Bound(sensitivity.ladder[0]), rules=(everywhere,))
-    return sensitivity.predict(table).kl
 
 
 def _with(case: Case, table: Bounds) -> Policy:

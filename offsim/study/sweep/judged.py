@@ -11,7 +11,7 @@ from offsim.accuracy.sensitivity import Sensitivity
 from offsim.codec import codec_named
 from offsim.codec.bounds import Bound
 from offsim.errors import InputError
-from offsim.policy.bounds import Bounds
+from offsim.policy.bounds import Form
 from offsim.policy.policy import Policy
 
 KL = "kl"
@@ -24,8 +24,8 @@ DERIVED = (KL, USD, JOULES)
 def with_loss(table: pd.DataFrame, sensitivity: Sensitivity) -> pd.DataFrame:
     """The table with a column `kl`, nats a token, ESTIMATED.
 
-    NaN where the sensitivity does not say: for a codec that promises no bound, a bound above its
-    ladder or of another kind, and misses of low weight that come coarse.
+    NaN where the sensitivity does not say: for a codec that promises no bound and was not measured,
+    a bound above its ladder or of another kind, and misses of low weight that come coarse.
 
     Args:
         table: of `offsim.study.sweep.query.rows`; all of its traces are of one model.
@@ -42,14 +42,14 @@ def with_loss(table: pd.DataFrame, sensitivity: Sensitivity) -> pd.DataFrame:
 
 
 def _loss(policy: Policy, sensitivity: Sensitivity) -> float:
-    promise = codec_named(policy.codec).promise
-    if policy.low is not None or promise == "none":
+    if policy.low is not None:
         return np.nan
-    if promise == "exact":
-        return 0.0
     try:
-        bounds = policy.bounds or Bounds(default=Bound(policy.bound))
-        return sensitivity.predict(bounds).kl.mean
+        if policy.bounds is not None:
+            return sensitivity.predict(policy.bounds).kl.mean
+        if codec_named(policy.codec).promise == "bound":
+            return sensitivity.everywhere(Form(Bound(policy.bound))).kl.mean
+        return sensitivity.everywhere(Form(None, policy.codec)).kl.mean
     except InputError:
         return np.nan
 

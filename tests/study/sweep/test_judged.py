@@ -12,7 +12,7 @@ from offsim.errors import InputError
 from offsim.policy.bounds import Bounds, Rule
 from offsim.policy.policy import Policy
 from offsim.study.sweep.judged import aims_of, front, with_cost, with_loss
-from tests.study.optimize.cases import losses
+from tests.study.optimize.cases import losses, of_codec
 
 TABLE = Bounds(default=Bound(1.0), rules=(Rule(bound=Bound(0.5), layers=(2,)),))
 
@@ -35,6 +35,13 @@ def test_losses_are_those_of_the_sensitivity_by_hand() -> None:
     assert found.tolist() == pytest.approx(
         [0, 0, 0.25 * 21, 1 + 4 + 0.25 * 16, np.nan, np.nan], nan_ok=True
     )
+
+
+def test_a_codec_without_a_bound_loses_what_was_measured() -> None:
+    known = losses().model_copy(update={"unbounded": (of_codec("rtn-int4", 0.1, 0.2, 0.3),)})
+    mixed = Bounds(default=Bound(1.0), rules=(Rule(codec="rtn-int4", layers=(2,)),))
+    table = rows({"codec": "rtn-int4"}, {"codec": "cuszp", "bounds": mixed}, {"codec": "rtn-int8"})
+    assert with_loss(table, known)["kl"].tolist() == pytest.approx([0.6, 5.3, np.nan], nan_ok=True)
 
 
 def test_a_sensitivity_of_other_bounds_says_nothing() -> None:
