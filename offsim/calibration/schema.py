@@ -12,6 +12,8 @@ from offsim.calibration.uncertainty import InnerRun, Replicates, floats
 from offsim.errors import InputError
 
 VERSION = 1
+SAME = 1e-9
+"""Share of a bound by which a calibrated one may differ from it and is the same."""
 Seconds = Annotated[float, Field(ge=0, allow_inf_nan=False)]
 Positive = Annotated[float, Field(gt=0, allow_inf_nan=False)]
 
@@ -426,7 +428,7 @@ class Calibration(Strict):
             InputError: it was not calibrated.
         """
         for figures in self.codecs:
-            if figures.codec == name and np.isclose(figures.bound, bound, rtol=1e-9, atol=0):
+            if figures.codec == name and abs(figures.bound - bound) <= SAME * abs(bound):
                 return figures
         known = ", ".join(f"{f.codec} {f.bound:g}" if f.bound else f.codec for f in self.codecs)
         raise InputError(

@@ -167,18 +167,19 @@ class Bounds(Strict):
             if rule.matrices is not None:
                 matrices = tuple(MATRICES.index(matrix) for matrix in rule.matrices)
             places = []
-            for what, named, size in (
-                ("layer", rule.layers, layers),
-                ("expert", rule.experts, experts),
-                ("matrix", matrices, len(MATRICES)),
+            for what, named, size, shape in (
+                ("layer", rule.layers, layers, (-1, 1, 1)),
+                ("expert", rule.experts, experts, (-1, 1)),
+                ("matrix", matrices, len(MATRICES), -1),
             ):
                 if named and max(named) >= size:
                     raise InputError(
                         f"rule {number} of the bounds is about {what} {max(named)}, and the model "
                         f"has {what}s 0 to {size - 1}; make a table for this model"
                     )
-                places.append(np.array(range(size) if named is None else named, np.intp))
-            found[np.ix_(*places)] = number
+                those = np.arange(size) if named is None else np.array(named, np.intp)
+                places.append(those.reshape(shape))
+            found[tuple(places)] = number
         stated = [Form(self.default), *(rule.form for rule in self.rules)]
         used = dict.fromkeys(stated[number] for number in np.unique(found))
         place = {form: at for at, form in enumerate(used)}

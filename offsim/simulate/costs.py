@@ -1,7 +1,7 @@
 """What each thing costs: a calibration seen through one policy and one link speed."""
 
-from collections.abc import Sequence
-from functools import cache, partial
+from collections.abc import Callable, Sequence
+from functools import cache, cached_property, partial
 
 import numpy as np
 import numpy.typing as npt
@@ -20,16 +20,24 @@ from offsim.policy.policy import Policy
 from offsim.policy.tiers import Sizes
 from offsim.record.events import STAGES
 from offsim.simulate.clock import Ints, rate_of, whole
+from offsim.simulate.loads import (
+    DEVICE_DECODE,
+    DISK,
+    HOST_COMPUTE,
+    HOST_DECODE,
+    LINK,
+    Lane,
+    sorted_rows,
+    wholes,
+)
 from offsim.simulate.mixture import stored, weighted
 from offsim.simulate.plan import Kinds, Machine
 
-DISK, HOST_DECODE, HOST_COMPUTE, LINK, DEVICE_DECODE = (
-    STAGES.index(s) for s in ("disk", "host decode", "host compute", "link", "device decode")
-)
 ACTIVATION_BYTES = 2
 """Of one number of a hidden state on the link: bf16."""
 COLUMNS = len(STAGES) + 4
 """Of what a load costs, see `Costs.load`."""
+CHUNKS, NBYTES, DISK_BYTES = range(len(STAGES), COLUMNS - 1)
 
 
 class Costs:
@@ -53,13 +61,18 @@ class Costs:
         self.codec: CodecFigures = self.stored.figures
         check_placement(policy, calibration, self.codec)
         self.link_bytes_per_s = link_bytes_per_s
+        part_bytes = policy.transfer.chunk_bytes
+        self._lane = Lane(calibration.link, link_bytes_per_s, part_bytes)
         self.coarse = self._all_coarse()
         # The same few token counts are asked for in every layer and step.
         self._warm_s = cache(self._interpolated_warm_s)
         self._warm_expert_s = cache(partial(at_size, calibration.compute.expert))
         self.load = cache(self._load)
-        self.on_host = cache(self._on_host)
-        self.decoding = cache(self._decoding)
+        self._answers: dict[str, Callable[..., tuple[int, ...]]] = {
+            "load": self.load,
+            "on_host": cache(self._on_host),
+            "decoding": cache(self._decoding),
+        }
         self._head_s = cache(partial(at_size, calibration.compute.head))
 
     def _all_coarse(self) -> "Costs | None":
@@ -130,52 +143,55 @@ class Costs:
         """Bytes of the hidden states of so many tokens to the host and back."""
         return 2 * tokens * self.calibration.model.hidden * ACTIVATION_BYTES
 
-    def link_s(self, nbytes: float) -> float:
-        """One transfer, s: the copy itself, or the pace where that takes longer."""
-        link = self.calibration.link
-        copy = link.latency_s + nbytes / link.bytes_per_s
-        if self.link_bytes_per_s is None:
-            return copy
-        return max(copy, nbytes / self.link_bytes_per_s)
-
     @property
     def overshoot_s(self) -> float:
         """From the end of a transfer to when a paced link is seen to be through with it, s."""
         return 0.0 if self.link_bytes_per_s is None else self.calibration.link.overshoot_s.value
 
-    def chunks(self, nbytes: int) -> int:
-        """In how many equal parts a load of so many bytes moves."""
-        part = self.policy.transfer.chunk_bytes
-        return 1 if part is None else max(1, -(-nbytes // part))
-
     def transfer_s(self, nbytes: int) -> float:
         """So many bytes over the link, in all the parts that they move in, s."""
-        chunks = self.chunks(nbytes)
-        return chunks * self.link_s(nbytes / chunks)
+        return float(self._lane.transfer_s(np.array([nbytes]))[0])
 
-    def stages_s(self, nbytes: int, place: tuple[int, int] | None = None) -> list[float]:
-        """[stages] s that a load takes in each, all its chunks.
+    def stages_s(self, nbytes: int) -> list[float]:
+        """[stages] s that a load takes in each, all its chunks; it decodes in the mean of all.
 
         Args:
             nbytes: over the link.
-            place: layer and expert that it decodes; None for the mean of all.
         """
-        seconds = [0.0] * len(STAGES)
-        seconds[LINK] = self.transfer_s(nbytes)
-        mean = self.codec.unpack_s
-        decode, unpack = self.codec.decode_s.value, None if mean is None else mean.value
-        if place is not None:
-            decode = float(self.stored.decode_s[place])
-            unpack = None if self.stored.unpack_s is None else float(self.stored.unpack_s[place])
-        if unpack is None:
-            # The link wakes beside a decoder as long as both work: where a load takes longer to
-            # come than to be decoded, most of its chunks come while nobody decodes.
-            beside = min(1.0, decode / seconds[LINK]) if seconds[LINK] else 1.0
-            further = (self.chunks(nbytes) - 1) * beside
-            seconds[DEVICE_DECODE] = decode + further * self.codec.chunk_s
+        unpack = self.codec.unpack_s
+        seconds: list[list[float]] = self._lane.stages_s(
+            np.array([nbytes]),
+            np.array([self.codec.decode_s.value]),
+            None if unpack is None else np.array([unpack.value]),
+            self.codec.chunk_s,
+        ).tolist()
+        return seconds[0]
+
+    @cached_property
+    def _loads(self) -> Ints:
+        """[layers * experts, COLUMNS] what a load of each takes from host memory; see `_load`."""
+        model = self.calibration.model
+        if self.codec.placement == "host":
+            nbytes = np.full(model.layers * model.experts, model.expert_bytes)
         else:
-            seconds[HOST_DECODE], seconds[DEVICE_DECODE] = decode, unpack
-        return seconds
+            blobs = self.codec.blob_bytes[: model.layers]  # of a run of the first layers alone
+            nbytes = np.array(blobs, np.int64).reshape(-1)
+        unpack = self.stored.unpack_s
+        table = np.zeros((len(nbytes), COLUMNS), np.int64)
+        table[:, : len(STAGES)] = wholes(
+            self._lane.stages_s(
+                nbytes,
+                self.stored.decode_s.reshape(-1),
+                None if unpack is None else unpack.reshape(-1),
+                self.codec.chunk_s,
+            )
+        )
+        table[:, CHUNKS], table[:, NBYTES] = self._lane.chunks(nbytes), nbytes
+        return table
+
+    def asked(self, what: str, *about: int) -> tuple[int, ...]:
+        """What a load costs: `load`, `on_host` or `decoding`, whose arguments are below."""
+        return self._answers[what](*about)
 
     def _load(
         self, layer: int, expert: int, from_disk: bool = False, coarse: bool = False
@@ -194,8 +210,10 @@ class Costs:
         """
         if coarse and self.coarse is not None:
             return self.coarse.load(layer, expert, from_disk)
-        nbytes = self.link_bytes(layer, expert)
-        return self._cost(self.stages_s(nbytes, (layer, expert)), nbytes, layer, expert, from_disk)
+        cost: list[int] = self._loads[layer * self.calibration.model.experts + expert].tolist()
+        if from_disk:
+            cost[DISK], cost[DISK_BYTES] = self._from_disk(layer, expert)
+        return tuple(cost)
 
     def _on_host(self, layer: int, expert: int, tokens: int, from_disk: bool) -> tuple[int, ...]:
         """The same of an expert that the host computes: only hidden states cross the link."""
@@ -206,7 +224,11 @@ class Costs:
         seconds[HOST_COMPUTE] = self.host_expert_s(tokens)
         # It ends with the link: nobody comes after it to whom the overshoot could be counted.
         seconds[LINK] = self.transfer_s(nbytes) + self.overshoot_s
-        return self._cost(seconds, nbytes, layer, expert, from_disk)
+        disk_ps, disk_bytes = self._from_disk(layer, expert) if from_disk else (0, 0)
+        ps = [*map(whole, seconds)]
+        ps[DISK] = disk_ps
+        chunks = int(self._lane.chunks(np.array([nbytes]))[0])
+        return (*ps, chunks, nbytes, disk_bytes, 0)
 
     def _decoding(self, layer: int, expert: int) -> tuple[int, ...]:
         """The same of an expert that is on the device, compressed."""
@@ -216,23 +238,15 @@ class Costs:
             seconds[DEVICE_DECODE] *= kept.decode_s.value / self.codec.decode_s.value
         return (*map(whole, seconds), 1, 0, 0, 1)
 
-    def _cost(
-        self, stages_s: list[float], nbytes: int, layer: int, expert: int, from_disk: bool
-    ) -> tuple[int, ...]:
-        disk_bytes = 0
-        if from_disk:
-            disk_bytes = self.codec.blob_bytes[layer][expert]
-            stages_s[DISK] = self.disk_s(disk_bytes)
-        return (*map(whole, stages_s), self.chunks(nbytes), nbytes, disk_bytes, 0)
+    def _from_disk(self, layer: int, expert: int) -> tuple[int, int]:
+        """What it takes to read an expert's blob, ps, and its bytes."""
+        nbytes = self.codec.blob_bytes[layer][expert]
+        return whole(self.disk_s(nbytes)), nbytes
 
     def kinds(self) -> tuple[Kinds, npt.NDArray[np.int32]]:
         """The kinds of loads, and which one each expert is of, [layers, experts]."""
-        model = self.calibration.model
-        places = [(layer, e) for layer in range(model.layers) for e in range(model.experts)]
-        loads = [self.load(*place) for place in places]
-        place_of = {load: kind for kind, load in enumerate(sorted(set(loads)))}
-        kind_of = np.array([place_of[load] for load in loads], np.int32)
-        return kinds_of(list(place_of)), kind_of.reshape(model.layers, model.experts)
+        kinds, kind_of = sorted_rows(self._loads)
+        return kinds_of(kinds), kind_of.reshape(self.stored.decode_s.shape)
 
     def machine(self, handover: HandoverFigures | None = None) -> Machine:
         """What the engines know of the machine.
@@ -307,7 +321,7 @@ class Costs:
         return self.codec.foresight or self.calibration.compute.foresight
 
 
-def kinds_of(loads: Sequence[tuple[int, ...]]) -> Kinds:
+def kinds_of(loads: Sequence[tuple[int, ...]] | Ints) -> Kinds:
     """Kinds of loads as `Costs.load` tells what they cost."""
     table = np.array(loads, np.int64).reshape(-1, COLUMNS)
     chunks, nbytes, disk, resident = table[:, len(STAGES) :].T

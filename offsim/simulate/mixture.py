@@ -210,7 +210,10 @@ def weighted(values: list[float], at: Places, weights: Floats) -> float:
         at: which of them each entry has.
         weights: of each entry, 0 or more; of the shape of `at`.
     """
+    least, most = min(values), max(values)
+    if least == most:
+        return least
     if not weights.any():
         weights = np.ones_like(weights)
-    mean = float(np.average(np.array(values)[at], weights=weights))
-    return min(max(mean, min(values)), max(values))
+    mean = float((np.array(values)[at] * weights).sum() / weights.sum())
+    return min(max(mean, least), most)

@@ -4,7 +4,8 @@ import numpy as np
 
 from offsim.calibration.schema import Calibration, at_sizes
 from offsim.policy.policy import Policy
-from offsim.simulate.costs import HOST_DECODE, Costs
+from offsim.simulate.costs import Costs
+from offsim.simulate.loads import HOST_DECODE
 
 MOST_TOKENS = 4096
 """That one expert is asked about; the host that is faster even then is taken to be always."""

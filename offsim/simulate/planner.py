@@ -3,6 +3,7 @@
 from collections import Counter, deque
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Literal
 
 import numpy as np
 
@@ -11,9 +12,13 @@ from offsim.policy.cache import Decision
 from offsim.policy.evictions import Key
 from offsim.policy.lookup import Lookup
 from offsim.simulate.clock import LATEST_PS, LONGEST_PS, PS, whole
-from offsim.simulate.costs import LINK, Costs, kinds_of
+from offsim.simulate.costs import Costs, kinds_of
+from offsim.simulate.loads import LINK
 from offsim.simulate.noise import Noise
-from offsim.simulate.plan import NONE, Plan
+from offsim.simulate.plan import NONE, Kinds, Plan
+
+Asked = Literal["load", "on_host", "decoding"]
+"""What `Costs` is asked for a load."""
 
 
 @dataclass(slots=True)
@@ -76,24 +81,28 @@ class Planner:
 
     def plan(self) -> Plan:
         """The steps since the last plan."""
+        plan = self._plan(kinds_of(list(self._kinds)))
+        check_durations(plan)
+        self._start()
+        return plan
+
+    def _plan(self, kinds: Kinds) -> Plan:
+        """The same, not yet checked, with these kinds of loads."""
         columns, first = self._columns, self._first_load
         ids = {
             name: np.array(getattr(columns, name), np.int32)
             for name in _Columns.__slots__
             if name != "begin"
         }
-        plan = Plan(
+        return Plan(
             layers=self._costs.calibration.model.layers,
             first_load=first,
             begin=np.array(columns.begin, np.int64),
             **ids,
             durations=np.array(self._durations, np.int64),
-            kinds=kinds_of(list(self._kinds)),
+            kinds=kinds,
             recurs=self._noise is None,
         )
-        check_durations(plan)
-        self._start()
-        return plan
 
     def _start(self) -> None:
         self._columns = _Columns()
@@ -119,7 +128,7 @@ class Planner:
             columns.run.append(self._nothing() if on_host else self._duration(what, count))
         columns.uses_to.append(len(columns.run))
         for key, left in zip(decision.fetched, decision.displaced, strict=True):
-            cost = self._costs.load(*key, _is_next(disk, key))
+            cost = self._cost("load", *key, _is_next(disk, key))
             self._fetched[key] = self._add_load(cost, left)
         columns.loads_to.append(len(columns.kind))
 
@@ -139,22 +148,26 @@ class Planner:
             tokens: that each expert serves.
             disk: keys of the loads to come that are from disk; this lookup's are taken off.
         """
-        layer, costs, asked = lookup.layer, self._costs, {}
+        layer, asked = lookup.layer, {}
         evicted = dict(zip(decision.misses, decision.evicted, strict=True))
         ready = decision.decoded.hits if decision.decoded is not None else ()
         for expert in tokens if self._blobs else decision.misses:
             key = (layer, expert)
             if expert not in evicted:
                 if key not in self._fetched and expert not in ready:
-                    asked[expert] = self._add_load(costs.decoding(*key), ())
+                    asked[expert] = self._add_load(self._cost("decoding", *key), ())
             elif expert in decision.on_host:
-                cost = costs.on_host(*key, tokens[expert], _is_next(disk, key))
+                cost = self._cost("on_host", *key, tokens[expert], _is_next(disk, key))
                 asked[expert] = self._add_load(cost, ())
             else:
                 coarse = expert in decision.coarse
-                cost = costs.load(*key, _is_next(disk, key), coarse)
+                cost = self._cost("load", *key, _is_next(disk, key), coarse)
                 asked[expert] = self._add_load(cost, evicted[expert], coarse=coarse)
         return asked
+
+    def _cost(self, what: Asked, *about: int) -> tuple[int, ...]:
+        """What a load costs, as `Costs.load` says it."""
+        return self._costs.asked(what, *about)
 
     def _add_load(self, cost: tuple[int, ...], left: Sequence[Key], *, coarse: bool = False) -> int:
         """A load, and the prefetches that leave for it before they were used; returns its id."""

@@ -129,8 +129,12 @@ def outcome_of(
     machine = costs.machine(None if noise is None else noise.handover())
     clock = engine_named(engine, machine, events=events)
     clocks = clock.advance(plan)
-    label: Label = "SIMULATED" if calibration.measured else "ESTIMATED"
-    return Outcome(label, [plan], [clocks], serial(trace), clock.loads(), decisions)
+    return Outcome(label_of(calibration), [plan], [clocks], serial(trace), clock.loads(), decisions)
+
+
+def label_of(calibration: Calibration) -> Label:
+    """SIMULATED, or ESTIMATED where a part of the calibration was not measured."""
+    return "SIMULATED" if calibration.measured else "ESTIMATED"
 
 
 def check_shapes(trace: Trace, calibration: Calibration) -> None:
@@ -159,13 +163,26 @@ def planned(
 
     A fresh decider stands in for the policy's where its cache is none that a policy can have.
     """
+    planner = Planner(costs, noise)
+    log = decided(planner, trace, policy, costs, profile, decider)
+    return planner.plan(), log
+
+
+def decided(
+    planner: Planner,
+    trace: Trace,
+    policy: Policy,
+    costs: Costs,
+    profile: Trace | None,
+    decider: Decider | None = None,
+) -> Sequence[Decision]:
+    """Add all steps of a trace to a fresh planner; arguments as for `planned`."""
 
     def nbytes(key: Key) -> int:
         return costs.link_bytes(*key)
 
     if decider is None:
         decider = decider_for(policy, trace, nbytes, profile, costs.sizes)
-    planner = Planner(costs, noise)
     lookups = lookups_of(trace)
     log: list[Decision] = []
     for step in steps_of(trace):
@@ -173,7 +190,7 @@ def planned(
         decisions = [decider.decide(lookup) for lookup in asked]
         log += decisions
         planner.step(0, step.tokens, step.tokens * step.context, asked, decisions)
-    return planner.plan(), log
+    return log
 
 
 def serial(trace: Trace) -> Batches:

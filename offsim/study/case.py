@@ -13,6 +13,7 @@ from offsim.simulate import predict, simulate
 from offsim.simulate.band import Band, band
 from offsim.simulate.costs import Costs
 from offsim.simulate.mixture import calibrated, stored
+from offsim.simulate.predictor import Predictor
 from offsim.simulate.simulation import EngineName
 from offsim.trace import Trace
 
@@ -42,6 +43,10 @@ class Case:
     def predict(self) -> Metrics:
         """What it takes; raises as `offsim.simulate.predict`."""
         return predict(*self._parts)
+
+    def predictor(self) -> Predictor:
+        """Of the same under one table of bounds after another; raises as `Predictor`."""
+        return Predictor(*self._parts)
 
     def band(self) -> Band:
         """Where its metrics lie when they are measured; raises as `offsim.simulate.band.band`."""

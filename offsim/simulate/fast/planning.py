@@ -1,12 +1,11 @@
 """Decided and planned in compiled code, where it covers the policy."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 from weakref import WeakKeyDictionary
 
 import numpy as np
 
-from offsim.calibration.schema import at_sizes
 from offsim.policy.cache import Decision
 from offsim.policy.evictions import Key
 from offsim.policy.policy import Policy
@@ -18,6 +17,7 @@ from offsim.simulate.fast.foresight import Experts, candidates_of
 from offsim.simulate.fast.keys import AFTER, BEFORE, BRINGS, CACHES, FREE, KEY, LAYER, SAFE, SCORE
 from offsim.simulate.plan import NONE, Ids, Plan
 from offsim.simulate.planner import check_durations
+from offsim.simulate.works import seconds_of
 from offsim.trace import DECODE, Trace
 
 NEVER = np.iinfo(np.int32).max
@@ -32,8 +32,58 @@ def covers(policy: Policy) -> bool:
     return policy.cache in CACHES and not policy.placed and policy.low is None
 
 
+class Frame(NamedTuple):
+    """The steps of a trace, before anything is decided: columns of `Plan`, and what they point to.
+
+    Durations are those of an expert that serves 1 to `most` tokens, then before the first layer,
+    before a later one and from the last one to the token, for each entry of `sizes`.
+
+    Attributes:
+        rows_to: [steps] where the tokens of each step end.
+        sizes: [sizes] tokens of a step.
+        earlier: [sizes] see `Costs.before_experts_s`.
+        most: tokens of a step, at most.
+        begin: see `Plan`.
+        head: see `Plan`.
+        before: see `Plan`.
+    """
+
+    rows_to: Ints
+    sizes: Ints
+    earlier: Ints
+    most: int
+    begin: Ints
+    head: Ids
+    before: Ids
+
+
+def frame_of(trace: Trace, *, attends: bool) -> Frame:
+    """The steps of a trace, one request after the other.
+
+    Args:
+        trace: the router's decisions.
+        attends: whether earlier tokens count.
+    """
+    rows_to = step_ends(trace)
+    tokens = np.diff(rows_to, prepend=0)
+    if attends:  # each step has a context of its own
+        earlier = tokens * trace.position[rows_to - tokens].astype(np.int64)
+        sizes, size_of = tokens, np.arange(len(tokens))
+    else:
+        sizes, size_of = np.unique(tokens, return_inverse=True)
+        earlier = np.zeros(len(sizes), np.int64)
+    most = int(sizes.max())  # an expert serves a token once
+    first, later, head = (most + len(sizes) * at for at in range(3))
+    before = np.empty((len(tokens), trace.layers), np.int32)
+    before[:] = (later + size_of)[:, None]
+    before[:, 0] = first + size_of
+    begin = np.zeros(len(tokens), np.int64)
+    ends = (head + size_of).astype(np.int32)
+    return Frame(rows_to, sizes, earlier, most, begin, ends, before.reshape(-1))
+
+
 def fast_planned(
-    trace: Trace, policy: Policy, costs: Costs, profile: Trace | None
+    trace: Trace, policy: Policy, costs: Costs, profile: Trace | None, frame: Frame | None = None
 ) -> tuple[Plan, "Log"]:
     """All steps of a trace, one request after the other; the same plan as the classes make.
 
@@ -42,41 +92,28 @@ def fast_planned(
         policy: that `covers`.
         costs: of everything.
         profile: an earlier trace that a prefetcher may learn from.
+        frame: of the trace, where it is known already.
 
     Raises:
         InputError: as for `offsim.policy.decider.decider_for`.
     """
-    rows_to = step_ends(trace)
+    if frame is None:
+        frame = frame_of(trace, attends=costs.attention_s != 0)
     kinds, kind_of = costs.kinds()
     kind_of = kind_of.reshape(-1)
-    decided = _remembered(trace, rows_to, policy, kinds.nbytes[kind_of], profile)
-    tokens = np.diff(rows_to, prepend=0)
-    if costs.attention_s:  # each step has a context of its own
-        earlier = tokens * trace.position[rows_to - tokens]
-        sizes, size_of = tokens, np.arange(len(tokens))
-    else:
-        sizes, size_of = np.unique(tokens, return_inverse=True)
-        earlier = np.zeros(len(sizes), np.int64)
-    most = int(sizes.max())  # an expert serves a token once
-    compute = costs.calibration.compute
-    dispatch = at_sizes(compute.dispatch, sizes)
-    foresight, attention = costs.foresight_s(sizes), earlier * costs.attention_s
+    decided = _remembered(trace, frame.rows_to, policy, kinds.nbytes[kind_of], profile)
     seconds = (
-        at_sizes(compute.expert, np.arange(1, most + 1)),
-        at_sizes(compute.first, sizes) + dispatch + foresight + attention,
-        at_sizes(compute.dense, sizes) + dispatch + foresight + attention,
-        at_sizes(compute.head, sizes),
+        seconds_of(costs, "expert", np.arange(1, frame.most + 1)),
+        seconds_of(costs, "first", frame.sizes, frame.earlier),
+        seconds_of(costs, "before", frame.sizes, frame.earlier),
+        seconds_of(costs, "head", frame.sizes),
     )
-    first, later, head = (most + len(sizes) * at for at in range(3))
-    before = np.empty((len(tokens), trace.layers), np.int32)
-    before[:] = (later + size_of)[:, None]
-    before[:, 0] = first + size_of
     plan = Plan(
         layers=trace.layers,
         first_load=0,
-        begin=np.zeros(len(tokens), np.int64),
-        head=(head + size_of).astype(np.int32),
-        before=before.reshape(-1),
+        begin=frame.begin,
+        head=frame.head,
+        before=frame.before,
         uses_to=decided.uses_to,
         run=decided.run,
         load=decided.load,

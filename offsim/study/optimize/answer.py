@@ -98,8 +98,10 @@ def optimize(
     ladder = ladder_of(sensitivity, case.calibration, codecs, by)
     nats = budget.nats(sensitivity)
 
+    predictor = case.predictor()
+
     def metrics_of(choice: Choice) -> Metrics:
-        return _with(case, ladder.table(choice)).predict()
+        return predictor.predict(ladder.table(choice))
 
     def latency(choice: Choice) -> float:
         metrics = metrics_of(choice)
@@ -144,7 +146,3 @@ def _zoned(problem: Problem, ladder: Ladder) -> Choice:
     grouped = Problem(losses, problem.budget, lambda choice: problem.seconds(choice[zone_of]))
     choice: Choice = fastest(grouped).choice[zone_of]
     return choice
-
-
-def _with(case: Case, table: Bounds) -> Case:
-    return case.with_policy(bound=0.0, bounds=table)
