@@ -102,6 +102,11 @@ class Policy(BaseModel):
             return int(slots * Fraction(str(self.decoded_share)))  # 0.29 of 100 are 29
         return slots if self.keep == "decoded" else 0
 
+    def uncompressed(self) -> "Policy":
+        """The same with raw experts, which the device can only keep as they are computed with."""
+        plain = {"codec": "raw", "bound": 0.0, "bounds": None, "low": None}
+        return self.model_copy(update={**plain, "keep": "decoded", "decoded_share": HALF})
+
     @property
     def key(self) -> tuple[str, float]:
         """What decides the bytes of an expert: codec and bound, or a name of codec and table."""

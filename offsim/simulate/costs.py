@@ -324,7 +324,8 @@ class Costs:
 def kinds_of(loads: Sequence[tuple[int, ...]] | Ints) -> Kinds:
     """Kinds of loads as `Costs.load` tells what they cost."""
     table = np.array(loads, np.int64).reshape(-1, COLUMNS)
-    chunks, nbytes, disk, resident = table[:, len(STAGES) :].T
+    # Contiguous whether there is one kind or several: else compiled code is compiled for each.
+    chunks, nbytes, disk, resident = np.ascontiguousarray(table[:, len(STAGES) :].T)
     return Kinds.of(table[:, : len(STAGES)], chunks, nbytes, disk, resident.astype(np.bool_))
 
 

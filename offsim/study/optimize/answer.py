@@ -1,7 +1,7 @@
 """What `offsim optimize` answers: a table of bounds, what it takes and what it loses."""
 
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
 import numpy as np
@@ -119,7 +119,7 @@ def optimize(
     alone = ladder.forms[single[0]]
     others = [row(f"one bound, {alone}" if alone.codec is None else str(alone), single), zones]
     if any(one.codec == "raw" for one in case.calibration.codecs):
-        raw = case.with_policy(codec="raw", bound=0.0, bounds=None).predict()
+        raw = replace(case, policy=case.policy.uncompressed()).predict()
         others.insert(0, Row("raw", None, raw, None))
     counts = np.bincount(found.choice, minlength=len(ladder.forms)).tolist()
     return Optimized(

@@ -53,13 +53,15 @@ def rivals(case: Case, sensitivity: Sensitivity, found: Optimized) -> list[Rival
     if (table := found.zones.bounds) is not None:
         made.append(lossy(found.zones.name, "zones", _with(case, table), table))
     for figures in case.calibration.codecs:
+        if figures.codec == "raw":
+            made.append(Rival("raw", "raw", case.policy.uncompressed()))
+            continue
         policy = case.policy.model_copy(
             update={"codec": figures.codec, "bound": figures.bound, "bounds": None}
         )
         if figures.codec != codec:
-            kind: Kind = "raw" if figures.codec == "raw" else "other"
-            loss = _loss(sensitivity, figures.codec) if kind == "other" else None
-            made.append(Rival(policy.storage, kind, policy, loss=loss))
+            loss = _loss(sensitivity, figures.codec)
+            made.append(Rival(policy.storage, "other", policy, loss=loss))
         elif 0 < figures.bound <= sensitivity.ladder[-1]:
             table = Bounds(default=Bound(figures.bound))
             made.append(lossy(f"one bound, {figures.bound:g}", "uniform", policy, table))

@@ -86,3 +86,11 @@ def test_where_one_codec_alone_is_fastest_it_is_the_single_form() -> None:
     assert "rtn-int4" in {row.name for row in found.others}
     (rule,) = found.bounds.rules
     assert (rule.codec, rule.layers) == ("rtn-int4", (0, 1, 2))
+
+
+@pytest.mark.parametrize("keep", ["compressed", "both"])
+def test_experts_that_stay_compressed_are_held_against_raw_ones_that_cannot(keep: str) -> None:
+    found = optimize(machine(keep=keep), losses(), Budget("kl", 3.0))
+    plain = optimize(machine(), losses(), Budget("kl", 3.0))
+    assert found.others[0] == plain.others[0]
+    assert found.others[0].name == "raw"
