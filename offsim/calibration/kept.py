@@ -4,7 +4,14 @@ from collections.abc import Iterator, Sequence
 
 from offsim.calibration.fit import summed
 from offsim.calibration.measure import by_size
-from offsim.calibration.overlap import Beside, alone, decoded, decoding_in, within
+from offsim.calibration.overlap import (
+    Beside,
+    alone,
+    decoded,
+    decoding_in,
+    intervals,
+    within_each,
+)
 from offsim.calibration.schema import KeptFigures
 from offsim.calibration.stamps import Observed
 from offsim.record import RunRecord
@@ -34,7 +41,8 @@ def _undisturbed(seen: Observed) -> Iterator[tuple[int, float]]:
     """Tokens of each expert beside which nothing was decoded, and what it took, s."""
     for step, times in zip(seen[0].steps, seen[1], strict=True):
         decoding = decoding_in(step, STAGE)
-        for layer in times.layers:
-            for tokens, start, end in layer.experts:
-                if not within(start, end, decoding):
-                    yield tokens, end - start
+        experts = [expert for layer in times.layers for expert in layer.experts]
+        beside = within_each(intervals([expert[1:] for expert in experts]), decoding)
+        for (tokens, start, end), together in zip(experts, beside.tolist(), strict=True):
+            if not together:
+                yield tokens, end - start

@@ -13,7 +13,8 @@ import numpy as np
 import numpy.typing as npt
 
 from offsim.calibration.fit import summed
-from offsim.calibration.schema import ComputeFigures, at_size
+from offsim.calibration.reading import at_size, sizing
+from offsim.calibration.schema import ComputeFigures
 from offsim.record import RunRecord, Span, StepRecord
 from offsim.record.events import Stage
 from offsim.record.times import StepTimes
@@ -94,36 +95,42 @@ def computed(
     Returns:
         Dense parts of decode steps, without asking for what is fetched ahead, and experts.
     """
-    dense, experts = [], []
+    dense: list[Beside] = []
+    experts: list[Beside] = []
     attention = 0.0 if compute.attention_s is None else compute.attention_s.value
+    expert_s, dense_s = sizing(compute.expert), at_size(compute.dense, 1)
     for step, stamps in zip(record.steps, times, strict=True):
         decoding, arriving = decoding_in(step, stage), _arriving_in(step, chunks)
         waited = {wait.load.layer for wait in step.waits}
 
         def beside(
-            start: float,
-            end: float,
-            alone: float,
-            layer: int,
+            work: Sequence[tuple[float, float, float, int]],
             decoding: Intervals = decoding,
             arriving: Moments = arriving,
             waited: set[int] = waited,
-        ) -> Beside:
-            together = within(start, end, decoding)
-            arrived = int(((start < arriving) & (arriving < end)).sum())
-            return Beside(end - start, together, (end - start) / alone, layer in waited, arrived)
+        ) -> Iterator[Beside]:
+            """What was done beside work, of which begin, end, s alone and layer are given."""
+            ends = intervals([one[:2] for one in work])
+            together = within_each(ends, decoding).tolist()
+            came = ((ends[:, :1] < arriving) & (arriving < ends[:, 1:])).sum(axis=1).tolist()
+            for (start, end, alone, layer), both, arrived in zip(work, together, came, strict=True):
+                yield Beside(end - start, both, (end - start) / alone, layer in waited, arrived)
 
-        for number, layer in enumerate(stamps.layers):
-            experts += [
-                beside(start, end, at_size(compute.expert, tokens), number)
+        experts += beside(
+            [
+                (start, end, expert_s(tokens), number)
+                for number, layer in enumerate(stamps.layers)
                 for tokens, start, end in layer.experts
             ]
+        )
         if stamps.tokens == 1:
-            alone = at_size(compute.dense, 1) + attention * stamps.context
-            dense += [
-                beside(before.leave + before.fetching, after.enter, alone, number)
-                for number, (before, after) in enumerate(pairwise(stamps.layers))
-            ]
+            alone = dense_s + attention * stamps.context
+            dense += beside(
+                [
+                    (before.leave + before.fetching, after.enter, alone, number)
+                    for number, (before, after) in enumerate(pairwise(stamps.layers))
+                ]
+            )
     return dense, experts
 
 
@@ -215,5 +222,17 @@ def intervals(pairs: Sequence[tuple[float, float]]) -> Intervals:
 
 def within(start: float, end: float, intervals: Intervals) -> float:
     """How much of the time from `start` to `end` lies in intervals that do not overlap."""
-    common = np.minimum(end, intervals[:, 1]) - np.maximum(start, intervals[:, 0])
-    return float(common.clip(min=0).sum())
+    return float(within_each(np.array([[start, end]]), intervals)[0])
+
+
+def within_each(times: Intervals, intervals: Intervals) -> Moments:
+    """The same of several times, [times] s.
+
+    Args:
+        times: [times, 2] begin and end, s.
+        intervals: [intervals, 2] begin and end, s, of which none overlap.
+    """
+    ends = np.minimum(times[:, 1:], intervals[:, 1])
+    begins = np.maximum(times[:, :1], intervals[:, 0])
+    total: Moments = (ends - begins).clip(min=0).sum(axis=1)
+    return total

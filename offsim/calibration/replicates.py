@@ -5,13 +5,8 @@ from typing import Any
 
 from pydantic import BaseModel
 
-from offsim.calibration.schema import (
-    Calibration,
-    CoolingPoint,
-    SizedFigure,
-    at_size,
-    extra_after,
-)
+from offsim.calibration.reading import at_size, extra_after
+from offsim.calibration.schema import Calibration, CoolingPoint, SizedFigure
 from offsim.calibration.uncertainty import Replicates, changed, floats
 
 

@@ -11,7 +11,15 @@ from scipy.stats import theilslopes
 
 from offsim.calibration.fit import figure
 from offsim.calibration.measure import by_size
-from offsim.calibration.overlap import computed, decoding_in, slowdown, within
+from offsim.calibration.overlap import (
+    computed,
+    decoding_in,
+    intervals,
+    slowdown,
+    within,
+    within_each,
+)
+from offsim.calibration.reading import at_size, extra_after, sizing
 from offsim.calibration.schema import (
     ComputeFigures,
     CoolingPoint,
@@ -19,8 +27,6 @@ from offsim.calibration.schema import (
     ForesightFigures,
     HandoverFigures,
     SizedFigure,
-    at_size,
-    extra_after,
 )
 from offsim.record import RunRecord
 from offsim.record.events import Stage
@@ -128,16 +134,17 @@ def adding_up(
         The same, those of one token by what single tokens take, and the others by what prompts do.
     """
     ratios: dict[bool, list[float]] = {True: [], False: []}
+    part = {name: sizing(table) for name, table in parts.items()}
     for step in steps:
         if any(layer.misses for layer in step.layers):
             continue
         depth = len(step.layers)
-        added = sum(at_size(parts[name], step.tokens) for name in ("first", "head"))
-        added += (depth - 1) * at_size(parts["dense"], step.tokens)
+        added = sum(part[name](step.tokens) for name in ("first", "head"))
+        added += (depth - 1) * part["dense"](step.tokens)
         added += depth * attention_s * step.tokens * step.context
         for layer in step.layers:
-            added += at_size(parts["dispatch"], layer.tokens)
-            added += sum(at_size(parts["expert"], tokens) for tokens, _, _ in layer.experts)
+            added += part["dispatch"](layer.tokens)
+            added += sum(part["expert"](tokens) for tokens, _, _ in layer.experts)
         ratios[step.tokens == 1].append((step.end - step.start) / added)
     by = {single: figure(seen).value if seen else 1.0 for single, seen in ratios.items()}
     return {
@@ -185,21 +192,19 @@ def foresight_figures(
         resident: stamps of a run that fetched nothing, with every expert resident.
         submit_s: compute's own time to ask for one load, s.
     """
-    without = by_size(
-        [
-            (layer.tokens, layer.asked - layer.enter)
-            for step in resident
-            for layer in step.layers
-            if not layer.misses
-        ]
+    without = sizing(
+        by_size(
+            [
+                (layer.tokens, layer.asked - layer.enter)
+                for step in resident
+                for layer in step.layers
+                if not layer.misses
+            ]
+        )
     )
     layers = [layer for step in times for layer in step.layers]
     added = [
-        layer.asked
-        - layer.enter
-        + layer.fetching
-        - layer.misses * submit_s
-        - at_size(without, layer.tokens)
+        layer.asked - layer.enter + layer.fetching - layer.misses * submit_s - without(layer.tokens)
         for layer in layers
     ]
     single = [
@@ -268,7 +273,8 @@ def _losses(
         decoding = decoding_in(record, UNPACK)
         for layer, (this, after) in enumerate(pairwise(times.layers)):
             expected = layer_s + len(this.experts) * expert_s + per_pair * times.context
-            beside = sum(within(start, end, decoding) for _, start, end in this.experts)
+            spans = intervals([expert[1:] for expert in this.experts])
+            beside = float(within_each(spans, decoding).sum())
             expected += beside * (1 - 1 / slowed_expert)
             expected += within(this.leave, after.enter, decoding) * (1 - 1 / slowed_dense)
             taken = after.enter - this.enter - idle[layer] - this.misses * submit_s

@@ -6,15 +6,8 @@ from functools import cache, cached_property, partial
 import numpy as np
 import numpy.typing as npt
 
-from offsim.calibration.schema import (
-    Calibration,
-    CodecFigures,
-    ForesightFigures,
-    HandoverFigures,
-    at_size,
-    foresight_s,
-    nearest_foresight,
-)
+from offsim.calibration.reading import at_size, foresight_s, nearest_foresight
+from offsim.calibration.schema import Calibration, CodecFigures, ForesightFigures, HandoverFigures
 from offsim.errors import InputError
 from offsim.policy.policy import Policy
 from offsim.policy.tiers import Sizes

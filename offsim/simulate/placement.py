@@ -2,7 +2,8 @@
 
 import numpy as np
 
-from offsim.calibration.schema import Calibration, at_sizes
+from offsim.calibration.reading import at_sizes
+from offsim.calibration.schema import Calibration
 from offsim.policy.policy import Policy
 from offsim.simulate.costs import Costs
 from offsim.simulate.loads import HOST_DECODE

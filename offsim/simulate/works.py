@@ -5,7 +5,7 @@ from typing import Literal
 import numpy as np
 import numpy.typing as npt
 
-from offsim.calibration.schema import at_sizes
+from offsim.calibration.reading import at_sizes
 from offsim.simulate.clock import Ints
 from offsim.simulate.costs import Costs
 

@@ -2,7 +2,8 @@
 
 from dataclasses import dataclass
 
-from offsim.calibration.schema import Calibration, at_size
+from offsim.calibration.reading import at_size
+from offsim.calibration.schema import Calibration
 
 
 @dataclass(frozen=True, slots=True)

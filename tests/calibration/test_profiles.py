@@ -19,7 +19,8 @@ from offsim.calibration.profiles import (
     slots_that_fit,
 )
 from offsim.calibration.rates import CODECS, bits_per_weight, read_rates
-from offsim.calibration.schema import Calibration, Figure, at_size
+from offsim.calibration.reading import at_size
+from offsim.calibration.schema import Calibration, Figure
 from offsim.calibration.shapes import ModelShape
 from offsim.errors import FormatError, InputError
 from offsim.files import read_yaml, write_yaml

@@ -1,21 +1,15 @@
 from pathlib import Path
 
-import numpy as np
 import pytest
 from pydantic import ValidationError
 
 from offsim.calibration.schema import (
     Calibration,
     CodecFigures,
-    CoolingPoint,
     CopyFigures,
     DecoderFigures,
     DeviceFigures,
     DiskFigures,
-    ForesightFigures,
-    at_size,
-    extra_after,
-    foresight_s,
 )
 from offsim.errors import FormatError, InputError
 from offsim.files import read_yaml, write_yaml
@@ -128,17 +122,6 @@ def test_unknown_codec_names_what_there_is() -> None:
         calibration().codec("sz3", 0.5)
 
 
-def test_a_table_is_linear_between_and_proportional_beyond() -> None:
-    table = sized((1, 1.0), (3, 2.0), (5, 10.0))
-    assert [at_size(table, size) for size in (1, 2, 3, 5, 10)] == [1.0, 1.5, 2.0, 10.0, 20.0]
-
-
-def test_cooling_is_linear_and_then_constant() -> None:
-    points = [CoolingPoint(idle_s=1.0, extra=figure(0.5))]
-    assert [extra_after(points, idle) for idle in (0.0, 0.5, 1.0, 9.0)] == [0.0, 0.25, 0.5, 0.5]
-    assert extra_after([], 3.0) == 0.0
-
-
 def test_bytes_of_matrices_are_those_of_the_expert(tmp_path: Path) -> None:
     plain = codec_figures(blob_bytes=10)
     parted = plain.model_copy(update={"matrix_bytes": [[[5, 3, 2]] * 4] * 3})
@@ -161,14 +144,3 @@ def test_bytes_of_matrices_that_cannot_be(parts: list[list[list[int]]], says: st
     fields = codec_figures(blob_bytes=10).model_dump()
     with pytest.raises(ValidationError, match=says):
         CodecFigures.model_validate({**fields, "matrix_bytes": parts})
-
-
-def test_foresight_goes_with_the_distance_and_is_nothing_where_it_is_not_known() -> None:
-    known = [
-        ForesightFigures(prefetch="gate", distance=at, seconds=sized((1, at * 0.5), (3, at * 1.5)))
-        for at in (1, 2)
-    ]
-    sizes = np.array([1, 2])
-    assert foresight_s(known, "gate", 2, sizes).tolist() == [1.0, 2.0]
-    assert foresight_s(known, "gate", 4, sizes).tolist() == [2.0, 4.0]
-    assert foresight_s(known, "popularity", 1, sizes).tolist() == [0.0, 0.0]
