@@ -12,7 +12,10 @@ from transformers import Qwen3MoeConfig, Qwen3MoeForCausalLM
 from offsim.trace import DECODE, Trace
 from offsim.trace.format import TraceInfo
 
-settings.register_profile("long", max_examples=2000)
+# How long an example takes says more of the machine than of the code.
+settings.register_profile("usual", deadline=None)
+settings.register_profile("long", deadline=None, max_examples=2000)
+settings.load_profile("usual")
 SHARED = Path(__file__).parents[1].parent / "shared"
 
 
