@@ -110,7 +110,7 @@ def optimize(
         check_writable(prove)
     file = sensitivity / "sensitivity.json" if sensitivity.is_dir() else sensitivity
     known = read_json(file, Sensitivity)
-    usual, *others = (str(codec_named(name)) for name in codec or ["cuszp"])
+    usual, *others = dict.fromkeys(str(codec_named(name)) for name in codec or ["cuszp"])
     bounds = [c.bound for c in read_yaml(calibration, Calibration).codecs if c.codec == usual]
     if not bounds:
         raise InputError(f"{calibration}: codec {usual} is not in it; calibrate it first")

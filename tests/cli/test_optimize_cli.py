@@ -54,6 +54,23 @@ def test_it_shows_writes_and_prints_json(
     ]
 
 
+def test_codecs_are_mixed_where_several_are_given(
+    given: tuple[str, ...],
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    tmp_path: Path,
+) -> None:
+    asked = (*given, "--sensitivity", str(tmp_path / "abs"), "--budget", "kl<=0.5")
+    codecs = ("--codec", "cuszp", "--codec", "raw", "--codec", "cuszp")
+    assert run(monkeypatch, *asked, *codecs, "--json") == 0
+    facts = json.loads(capsys.readouterr().out)
+    # Losses 0, 0.25 and 0.25: 1000, 600 and 400 bytes; 0.125 for the last layer alone loses 0.25.
+    assert facts["places_at_bound"] == {"raw": 1, "0.125": 0, "0.25": 1, "0.5": 1, "1": 0}
+    assert run(monkeypatch, *asked, "--codec", "cuszp", "--codec", "rtn-int4") == 2
+    error = " ".join(capsys.readouterr().err.split())
+    assert "codec rtn-int4 is not in the calibration; calibrate it" in error
+
+
 def test_a_proof_leaves_a_page_to_decide_by(
     given: tuple[str, ...],
     monkeypatch: pytest.MonkeyPatch,
@@ -93,6 +110,8 @@ def test_a_proof_leaves_a_page_to_decide_by(
         (("--budget", "kl<0.1"), "not of the form kl<=0.01 or ica_drop<=1%"),
         (("--budget", "kl<=0.01"), "the tightest bounds of the ladder lose 0.328 nats"),
         (("--codec", "sz3"), "codec sz3 is not in it; calibrate it first"),
+        (("--codec", "nobody"), "no codec is called 'nobody'"),
+        (("--codec", "raw"), "codec raw takes no bound; name one that does first"),
         (("--sensitivity", "sigma"), "bounds in sigma, which are other numbers for each expert"),
         (("--sensitivity", "nowhere"), "nowhere"),
         (("--repeats", "3"), "give --prove DIR too"),
