@@ -169,11 +169,11 @@ def places(proof: Proof) -> Figure:
                 fontsize=SMALLEST,
                 color="white" if 2 * number < len(names) - 1 else INK,
             )
-    what = "error bound" if not answer.bounds.codecs else "codec or bound"
-    bar = figure.colorbar(image, ax=axes, label=what, fraction=0.03)
+    bar = figure.colorbar(image, ax=axes, fraction=0.03)
     bar.set_ticks(range(len(names)), labels=names)
     bar.minorticks_off()
-    titled(figure, f"The {what.removeprefix('error ')} of each {proof.by}", ["ESTIMATED"])
+    what = "codec or bound" if answer.bounds.codecs else "bound"
+    titled(figure, f"The {what} of each {proof.by}", ["ESTIMATED"])
     return figure
 
 

@@ -37,9 +37,11 @@ def test_codecs_that_are_mixed_are_named() -> None:
         "Store the experts of toy with cuszp and rtn-int4, a codec and bound a layer: 66.7 % of "
         "the matrices at 2⁻², 33.3 % of the matrices under rtn-int4."
     )
-    heat, bar = places(mixed()).axes
+    figure = places(mixed())
+    heat, bar = figure.axes
     assert [text.get_text() for text in heat.texts] == ["2⁻²", "rtn-int4", "2⁻²"]
-    assert bar.get_ylabel() == "codec or bound"
+    assert [text.get_text() for text in bar.get_yticklabels()] == ["2⁻²", "rtn-int4"]
+    assert figure.get_suptitle() == "The codec or bound of each layer"
 
 
 def test_a_single_bound_that_was_better_in_both_is_recommended() -> None:
