@@ -32,10 +32,12 @@ class Stream:
     """Things to do, in order."""
 
     def __init__(self, fake: "FakeCuda", device: torch.device) -> None:
-        self.device, self.cuda_stream = device, len(fake.streams) + 1
+        self.device = device
         self._waiting: deque[Callable[[], object]] = deque()
         self._lock = threading.RLock()
-        fake.streams.append(self)
+        with fake.making:  # threads make streams at once, and no two may have one number
+            fake.streams.append(self)
+            self.cuda_stream = len(fake.streams)
 
     def queue(self, thing: Callable[[], object]) -> None:
         with self._lock:
@@ -96,6 +98,7 @@ class FakeCuda(ModuleType):
 
     Attributes:
         streams: that were made, in order.
+        making: held while one is.
         used: which streams torch was given work for, by the name of the thread.
     """
 
@@ -104,6 +107,7 @@ class FakeCuda(ModuleType):
     def __init__(self, *, available: bool = True) -> None:
         super().__init__("cuda")
         self.streams: list[Stream] = []
+        self.making = threading.Lock()
         self.used: dict[str, set[int]] = {}
         self._available = available
 
