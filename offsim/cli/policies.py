@@ -15,7 +15,7 @@ from offsim.codec.bounded import check_bound
 from offsim.codec.registry import codec_named
 from offsim.errors import InputError
 from offsim.files import first_problem, read_yaml
-from offsim.policy.bounds import Bounds
+from offsim.policy.bounds import Bounds, check_one_place
 from offsim.policy.policy import Policy
 from offsim.policy.prefetchers.oracle import NoisyOracle
 from offsim.policy.prefetchers.registry import NONE, prefetcher_named
@@ -52,6 +52,8 @@ def policy_of(
     table = read_yaml(bounds, Bounds) if isinstance(bounds, Path) else bounds
     if table is not None and known.promise != "bound":
         raise InputError(f"codec {codec} takes no bounds; leave --bounds out")
+    if table is not None:
+        check_one_place(known, table)
     if table is None and known.promise == "bound":
         check_bound(bound)
     elif bound:

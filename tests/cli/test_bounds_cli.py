@@ -12,7 +12,7 @@ from offsim.cli.bounds import app
 from offsim.codec.bounds import Bound
 from offsim.files import read_yaml, write_yaml
 from offsim.policy.bound_kinds import by_hotness, by_layer, by_matrix, uniform, zones
-from offsim.policy.bounds import Bounds
+from offsim.policy.bounds import Bounds, Rule
 from offsim.policy.lookup import popularity_of
 from offsim.trace import save_trace
 from tests.builders import TOY, calibration, codec_figures
@@ -284,6 +284,20 @@ def test_a_bound_and_a_table_are_refused(
         assert run(monkeypatch, command, *given, "--bounds", str(file), *more) == 2
         (message,) = capsys.readouterr().err.splitlines()
         assert says in message
+
+
+def test_codecs_that_decode_in_different_places_are_refused(
+    asked: tuple[str, ...],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    file = tmp_path / "b.yaml"
+    write_yaml(file, Bounds(default=Bound(0.25), rules=(Rule(codec="rtn-int4", layers=(0,)),)))
+    assert run(monkeypatch, "simulate", *asked, "--codec", "sz3", "--bounds", str(file)) == 2
+    (message,) = capsys.readouterr().err.splitlines()
+    assert message.startswith("offsim: bounds 1 rule names the codec rtn-int4, which decodes on")
+    assert message.endswith("take codecs that decode in one place")
 
 
 @pytest.mark.parametrize("command", ["simulate", "serve", "explain", "breakeven"])

@@ -95,15 +95,11 @@ def ladder_of(
             "after it"
         )
     forms = [*_forms(sensitivity, calibration, first, None)]
+    _check_enough(sensitivity, first, len(forms), 1 if others else 2)
     for codec in others:
-        forms += _forms(sensitivity, calibration, codec, codec)
-    if not forms or forms[0].codec is not None or len(forms) < 2:
-        bounds = sum(form.codec is None for form in forms)
-        raise InputError(
-            f"codec {first} is calibrated at {bounds} bounds of which it is known what they "
-            f"lose (up to {sensitivity.ladder[-1]:g}); calibrate two or more, "
-            f"`offsim calibrate --codec {first}:BOUND`"
-        )
+        more = [*_forms(sensitivity, calibration, codec, codec)]
+        _check_enough(sensitivity, codec, len(more), 1)
+        forms += more
     places = list(_places(sensitivity, by))
     losses = np.array([[sensitivity.term(place, form).mean for form in forms] for place in places])
     for named in {form.codec for form in forms}:
@@ -111,6 +107,15 @@ def ladder_of(
         losses[:, rungs] = np.maximum.accumulate(losses[:, rungs], axis=1)
     order = np.argsort(losses.sum(axis=0), kind="stable")
     return Ladder(places, [forms[rung] for rung in order], losses[:, order])
+
+
+def _check_enough(sensitivity: Sensitivity, codec: str, found: int, least: int) -> None:
+    if found < least:
+        raise InputError(
+            f"codec {codec} is calibrated at {found} bounds of which it is known what they lose "
+            f"(up to {sensitivity.ladder[-1]:g}); calibrate {least} or more, "
+            f"`offsim calibrate --codec {codec}:BOUND`"
+        )
 
 
 def _forms(

@@ -87,5 +87,7 @@ def test_codecs_that_cannot_be_mixed_are_refused() -> None:
         ladder_of(losses(), figures, ["cuszp", "rtn-int4"])
     with pytest.raises(InputError, match="codec rtn-int8 is not in the calibration"):
         ladder_of(losses(), figures, ["cuszp", "rtn-int8"])
+    with pytest.raises(InputError, match="codec zfp is calibrated at 0 bounds"):
+        ladder_of(losses(), figures, ["cuszp", "zfp"])
     with pytest.raises(InputError, match="codec rtn-int4 takes no bound; name one that does first"):
         ladder_of(losses(), figures, ["rtn-int4", "cuszp"])
