@@ -148,17 +148,11 @@ def _mean(seconds: npt.NDArray[np.float64]) -> float:
 
 
 def _percentiles(seconds: npt.NDArray[np.float64]) -> tuple[float, float, float]:
-    """The median, p95 and p99, to the bit as `np.percentile` has them; that takes much longer."""
+    """The median, p95 and p99."""
     if not len(seconds):
         return np.nan, np.nan, np.nan
-    ranked, last = np.sort(seconds), len(seconds) - 1
-    found = []
-    for share in (0.5, 0.95, 0.99):
-        at = int(share * last)
-        low, high, part = float(ranked[at]), float(ranked[min(at + 1, last)]), share * last - at
-        step = high - low
-        found.append(low + step * part if part < 0.5 else high - step * (1 - part))
-    return found[0], found[1], found[2]
+    p50, p95, p99 = np.percentile(seconds, (50, 95, 99)).tolist()
+    return p50, p95, p99
 
 
 def _share(part: Ints, whole: Ints) -> float:

@@ -1,14 +1,11 @@
 import math
 from dataclasses import replace
 
-import numpy as np
 import pytest
-from hypothesis import given
-from hypothesis import strategies as st
 
 from offsim.policy.cache import Decision
 from offsim.record import Load, RunRecord, Span, StepRecord, Wait, metrics_of
-from offsim.record.metrics import _percentiles, split_wait
+from offsim.record.metrics import split_wait
 
 PREFILL, DECODE = 0, 1
 
@@ -212,9 +209,3 @@ def test_what_is_not_defined_is_nan() -> None:
     assert all(map(math.isnan, (metrics.prefill_s, metrics.hit_rate, metrics.tpot_s)))
     with pytest.raises(ValueError, match="without a step"):
         metrics_of(RunRecord("SIMULATED", []))
-
-
-@given(st.lists(st.floats(0, 1e4), min_size=1, max_size=60))
-def test_percentiles_are_those_of_numpy_to_the_bit(seconds: list[float]) -> None:
-    found = _percentiles(np.array(seconds))
-    assert list(found) == np.percentile(seconds, (50, 95, 99)).tolist()
