@@ -228,7 +228,7 @@ def _show(found: "Optimized", out: Path | None) -> None:
     typer.echo(f"stored in {sum(found.rungs.values())} places: {places}")
     typer.echo(_certainty(found))
     if out is not None:
-        typer.echo(f"table of bounds: {out}, for --bounds of `offsim run`, `evaluate`, `simulate`")
+        typer.echo(f"table of bounds: {out}, for --bounds of `offsim run`, `simulate`, `explain`")
 
 
 def _certainty(found: "Optimized") -> str:
@@ -246,7 +246,7 @@ def _certainty(found: "Optimized") -> str:
         )
     if loss is not None and not loss.additive:
         said += (
-            ". Losses of this size were not seen to add up to within 25 %: hold the table against "
-            "`offsim evaluate --bounds`"
+            ". Losses of this size were not seen to add up to within 25 %: --prove measures what "
+            "the table loses"
         )
     return said + "."

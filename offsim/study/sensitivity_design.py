@@ -54,7 +54,7 @@ class Options(Strict):
 
     Raises:
         InputError: bounds that do not rise or are of several kinds, a source that takes none, or
-            another codec that takes one, or loses nothing.
+            another codec that takes one, loses nothing, or is named twice.
     """
 
     source: str = "codec:cuszp"
@@ -78,6 +78,8 @@ class Options(Strict):
             raise InputError("the bounds of a ladder rise; give them from small to large")
         if not source_named(self.source).takes_bound:
             raise InputError(f"{self.source} takes no bound, so that no ladder can be measured")
+        if len({codec_named(name) for name in self.also}) < len(self.also):
+            raise InputError(f"--also {','.join(self.also)}: one of them is named twice")
         for name in self.also:
             if codec_named(name).promise != "none":
                 does = "loses nothing" if codec_named(name).promise == "exact" else "takes a bound"

@@ -211,6 +211,7 @@ def test_codecs_that_take_no_bound_are_measured_once_in_every_layer() -> None:
         ({"source": "pink"}, "no error is called 'pink'"),
         ({"also": ("cuszp",)}, "--also cuszp: it takes a bound"),
         ({"also": ("raw",)}, "--also raw: it loses nothing"),
+        ({"also": ("rtn-int4", "rtn-int4:group=128")}, "one of them is named twice"),
     ],
 )
 def test_options_that_cannot_be_are_refused(changes: dict[str, object], said: str) -> None:
